@@ -1,0 +1,276 @@
+"""Values of one topic's stream: message ids, messages, batches, and the hot buffer that keeps the newest of them.
+
+Pure values: nothing here does I/O, knows a wire format, or reads a clock. A message id carries its own position: it is
+`<milliseconds>-<number>`, where the number counts the topic's messages from 1, so the distance between two ids of a topic is the
+number of messages between them, also when those are long trimmed.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+_NUMBER_BITS = 64
+_NUMBER_MASK = (1 << _NUMBER_BITS) - 1
+_ID_PATTERN = re.compile(r"([0-9]{1,20})-([0-9]{1,20})", re.ASCII)
+
+MESSAGE_OVERHEAD_BYTES = 640
+"""What a message costs in the hot buffer beside its payload: the object, its ids, its shared item text's header (measured)."""
+
+T = TypeVar("T")
+
+
+class MessageId(int):
+    """An id as one integer, so that ids compare, sort and hash at the speed of integers.
+
+    >>> MessageId.parse("9-0") < MessageId.parse("10-0")
+    True
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, milliseconds: int, number: int) -> MessageId:
+        return cls(milliseconds << _NUMBER_BITS | number)
+
+    @classmethod
+    def parse(cls, text: str) -> MessageId:
+        """The id written as `text`; ValueError unless it is two decimal numbers below 2**64 joined by a dash."""
+        match = _ID_PATTERN.fullmatch(text)
+        if match is None:
+            raise ValueError(f"not a message id: {text[:60]!r}")
+        milliseconds, number = int(match[1]), int(match[2])
+        if milliseconds > _NUMBER_MASK or number > _NUMBER_MASK:
+            raise ValueError(f"message id out of range: {text!r}")
+        return cls(milliseconds << _NUMBER_BITS | number)
+
+    @property
+    def milliseconds(self) -> int:
+        """The store's clock, Unix time, when the message was appended."""
+        return int(self) >> _NUMBER_BITS
+
+    @property
+    def number(self) -> int:
+        """How many messages the topic had ever received, this one included."""
+        return int(self) & _NUMBER_MASK
+
+    def __str__(self) -> str:
+        return f"{int(self) >> _NUMBER_BITS}-{int(self) & _NUMBER_MASK}"
+
+    def __repr__(self) -> str:
+        return f"MessageId({str(self)!r})"
+
+
+BEGINNING = MessageId(0)
+"""The cursor before every message; also the predecessor of a topic's first message."""
+
+
+class Message:
+    """One message as it stands in the stream. Treat as immutable; `item` alone is filled later, once.
+
+    `payload` and `metadata` are JSON texts exactly as the publisher sent them. `prev` is the id before this one in the topic.
+    `item` is the message's JSON text on the wire, kept by whoever encodes it first so that all transports share those bytes.
+    """
+
+    __slots__ = ("expires_at_ms", "id", "id_text", "item", "metadata", "payload", "prev", "timestamp", "topic")
+
+    def __init__(
+        self,
+        topic: str,
+        message_id: MessageId,
+        id_text: str,
+        prev: MessageId,
+        payload: bytes,
+        timestamp: str,
+        metadata: bytes | None = None,
+        expires_at_ms: int | None = None,
+    ) -> None:
+        self.topic = topic
+        self.id = message_id
+        self.id_text = id_text
+        self.prev = prev
+        self.payload = payload
+        self.timestamp = timestamp
+        self.metadata = metadata
+        self.expires_at_ms = expires_at_ms
+        self.item: bytes | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """What keeping this message in memory costs: its texts twice (once inside `item`) and a fixed overhead."""
+        return 2 * (len(self.payload) + len(self.metadata or b"")) + MESSAGE_OVERHEAD_BYTES
+
+    def __repr__(self) -> str:
+        return f"Message({self.topic!r}, {self.id_text!r}, {len(self.payload)} bytes)"
+
+
+class Batch:
+    """Messages of one topic in ascending order, handed to any number of subscribers.
+
+    Each wire format's bytes are made once, by the first who asks, and shared by all others.
+    """
+
+    __slots__ = ("_encoded", "last", "messages", "topic")
+
+    def __init__(self, topic: str, messages: Sequence[Message], last: MessageId | None = None) -> None:
+        self.topic = topic
+        self.messages = messages
+        self.last = messages[-1].id if last is None else last
+        """Where reading continues after this batch; beyond the last message if expired ones were left out."""
+        self._encoded: dict[object, object] = {}
+
+    def encoded(self, encode: Callable[[Sequence[Message]], T]) -> T:
+        """`encode(self.messages)`, computed on the first call with this very function."""
+        found = self._encoded.get(encode)
+        if found is None:
+            found = self._encoded[encode] = encode(self.messages)
+        return found  # type: ignore[return-value]
+
+    def first(self, limit: int) -> Batch:
+        """The first `limit` messages of this batch; the batch itself if it has no more."""
+        return self if len(self.messages) <= limit else Batch(self.topic, self.messages[:limit])
+
+    def after(self, cursor: MessageId) -> Batch | None:
+        """The part of this batch strictly after `cursor`, None if that is nothing."""
+        messages = self.messages
+        if not messages or messages[0].id > cursor:
+            return self
+        rest = [message for message in messages if message.id > cursor]
+        return Batch(self.topic, rest, self.last) if rest else None
+
+    def unexpired(self, now_ms: int) -> Batch:
+        """The batch without the messages whose time to live has passed; the batch itself if none has."""
+        if not any(m.expires_at_ms is not None and m.expires_at_ms <= now_ms for m in self.messages):
+            return self
+        alive = [m for m in self.messages if m.expires_at_ms is None or m.expires_at_ms > now_ms]
+        return Batch(self.topic, alive, self.last)
+
+    def __len__(self) -> int:
+        return len(self.messages)
+
+
+@dataclass(frozen=True, slots=True)
+class HotLimits:
+    """Bounds of one topic's hot buffer. Whichever is reached first drops the oldest message."""
+
+    max_messages: int
+    max_bytes: int
+    max_age_ms: int
+
+
+class HotBuffer:
+    """The newest messages of a topic, gapless: `floor` is the id before the oldest one held.
+
+    A reader whose cursor is at or above `floor` can be served from here and misses nothing.
+    """
+
+    __slots__ = ("_ids", "_limits", "_messages", "_start", "floor", "size_bytes")
+
+    def __init__(self, limits: HotLimits, floor: MessageId = BEGINNING) -> None:
+        self._limits = limits
+        # A list with a moving start instead of a deque: bisect needs random access, and a deque's is linear.
+        self._messages: list[Message] = []
+        self._ids: list[MessageId] = []
+        self._start = 0
+        self.floor = floor
+        self.size_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._ids) - self._start
+
+    def __iter__(self) -> Iterator[Message]:
+        return islice(self._messages, self._start, None)
+
+    @property
+    def newest(self) -> MessageId:
+        """Id of the newest message held; `floor` when there is none."""
+        return self._ids[-1] if len(self._ids) > self._start else self.floor
+
+    def extend(self, messages: Sequence[Message]) -> None:
+        """Append messages that follow the newest one directly, then drop the oldest until the bounds hold."""
+        self._messages.extend(messages)
+        self._ids.extend([message.id for message in messages])
+        self.size_bytes += sum([message.size_bytes for message in messages])
+        limits = self._limits
+        while len(self) > limits.max_messages or (self.size_bytes > limits.max_bytes and len(self) > 0):
+            self._drop_oldest()
+        self._compact()
+
+    def expire(self, now_ms: int) -> None:
+        """Drop what is older than the age bound."""
+        oldest_kept = MessageId.of(max(0, now_ms - self._limits.max_age_ms), 0)
+        while len(self) > 0 and self._ids[self._start] < oldest_kept:
+            self._drop_oldest()
+        self._compact()
+
+    def clear(self, floor: MessageId) -> None:
+        """Forget everything and start anew behind `floor`."""
+        self._messages, self._ids, self._start = [], [], 0
+        self.size_bytes = 0
+        self.floor = floor
+
+    def covers(self, cursor: MessageId) -> bool:
+        """Whether everything after `cursor` is held here."""
+        return cursor >= self.floor
+
+    def knows(self, cursor: MessageId) -> bool:
+        """Whether `cursor` is the id of a message held, or the one before the oldest of them."""
+        if cursor == self.floor:
+            return True
+        index = bisect_right(self._ids, cursor, lo=self._start) - 1
+        return index >= self._start and self._ids[index] == cursor
+
+    def after(self, cursor: MessageId, max_messages: int, max_bytes: int) -> list[Message]:
+        """Messages strictly after `cursor`, bounded by count and bytes, at least one if there is any."""
+        start = bisect_right(self._ids, cursor, lo=self._start)
+        page = self._messages[start : start + max_messages]
+        budget = max_bytes
+        for count, message in enumerate(page):
+            budget -= message.size_bytes
+            if budget < 0 and count > 0:
+                return page[:count]
+        return page
+
+    def _drop_oldest(self) -> None:
+        message = self._messages[self._start]
+        self.size_bytes -= message.size_bytes
+        self.floor = message.id
+        self._messages[self._start] = None  # type: ignore[call-overload]  # lets the message go before the next compaction
+        self._start += 1
+
+    def _compact(self) -> None:
+        if self._start > 256 and self._start * 2 > len(self._ids):
+            del self._messages[: self._start]
+            del self._ids[: self._start]
+            self._start = 0
+
+
+class PageCache:
+    """The last few batches read by cursor, so that readers of the same range share one read and one encoding."""
+
+    __slots__ = ("_batches", "_capacity", "_order")
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._batches: dict[tuple[MessageId, int], Batch] = {}
+        self._order: deque[tuple[MessageId, int]] = deque()
+
+    def get(self, cursor: MessageId, limit: int) -> Batch | None:
+        return self._batches.get((cursor, limit))
+
+    def put(self, cursor: MessageId, limit: int, batch: Batch) -> None:
+        key = (cursor, limit)
+        if key not in self._batches:
+            self._order.append(key)
+        self._batches[key] = batch
+        while len(self._order) > self._capacity:
+            del self._batches[self._order.popleft()]
+
+    def clear(self) -> None:
+        self._batches.clear()
+        self._order.clear()
