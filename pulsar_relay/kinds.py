@@ -1,0 +1,226 @@
+"""The kinds of value a setting can have: how its text is read, what is allowed, how it is shown.
+
+Every source of settings (file, environment, flags) hands over text, so `8080` means the same wherever it
+stands. `parse` raises ValueError with a phrase that completes "server.port: '80a' ...", without the text
+itself, which may be a secret; `form` completes "allowed: ...".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pulsar_relay.quantities import (
+    DURATION_FORM,
+    SIZE_FORM,
+    format_duration,
+    format_size,
+    parse_duration,
+    parse_size,
+)
+
+
+class Kind(Protocol):
+    """How one setting's value is read from text and shown as text; `parse(show(value)) == value`."""
+
+    @property
+    def form(self) -> str: ...
+
+    @property
+    def null_words(self) -> frozenset[str]:
+        """What, besides `null`, says "no value" where the setting allows that."""
+        ...
+
+    def parse(self, text: str) -> object: ...
+
+    def show(self, value: object) -> str: ...
+
+
+_OFF = frozenset({"off", "none"})
+_NO_WORDS: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Any text, as it stands."""
+
+    form: str = "text"
+    # `off` could be a host's name or somebody's password.
+    null_words: frozenset[str] = _NO_WORDS
+
+    def parse(self, text: str) -> str:
+        if not text.isprintable():
+            raise ValueError("contains a control character")
+        return text
+
+    def show(self, value: object) -> str:
+        return str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class FilePath:
+    """The path of a file or directory; a relative one starts at the directory the relay was started in."""
+
+    form: str = "a path"
+    null_words: frozenset[str] = _NO_WORDS
+
+    def parse(self, text: str) -> Path:
+        if "\0" in text:
+            raise ValueError("contains a NUL character")
+        return Path(text).expanduser()
+
+    def show(self, value: object) -> str:
+        text = str(value)
+        return text if text.startswith(("/", ".", "~")) else f"./{text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """true or false."""
+
+    form: str = "true or false"
+    null_words: frozenset[str] = _NO_WORDS
+
+    def parse(self, text: str) -> bool:
+        word = text.lower()
+        if word in {"true", "yes", "on", "1"}:
+            return True
+        if word in {"false", "no", "off", "0"}:
+            return False
+        raise ValueError("is neither true nor false")
+
+    def show(self, value: object) -> str:
+        return "true" if value else "false"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One word of a few."""
+
+    words: tuple[str, ...]
+    null_words: frozenset[str] = _NO_WORDS
+
+    @property
+    def form(self) -> str:
+        return " | ".join(self.words)
+
+    def parse(self, text: str) -> str:
+        word = text.lower()
+        if word not in self.words:
+            raise ValueError("is not one of the words allowed")
+        return word
+
+    def show(self, value: object) -> str:
+        return str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A whole number, bounds included."""
+
+    least: int
+    most: int
+    null_words: frozenset[str] = _OFF
+
+    @property
+    def form(self) -> str:
+        return f"a whole number from {self.least} to {self.most}"
+
+    def parse(self, text: str) -> int:
+        digits = text.removeprefix("-")
+        if not (digits.isascii() and digits.isdigit()):
+            raise ValueError("is not a whole number")
+        number = int(text)
+        _check_bounds(number, self.least, self.most)
+        return number
+
+    def show(self, value: object) -> str:
+        return str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Duration:
+    """A time, in seconds; bounds included, given as text."""
+
+    least: str
+    most: str
+    null_words: frozenset[str] = _OFF
+
+    @property
+    def form(self) -> str:
+        return f"from {self.least} to {self.most}; {DURATION_FORM}"
+
+    def parse(self, text: str) -> float:
+        seconds = parse_duration(text)
+        _check_bounds(seconds, parse_duration(self.least), parse_duration(self.most))
+        return seconds
+
+    def show(self, value: object) -> str:
+        assert isinstance(value, float)
+        return format_duration(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A number of bytes; bounds included, given as text. `zero` says what 0 means where it is allowed."""
+
+    least: str
+    most: str
+    zero: str | None = None
+    null_words: frozenset[str] = _OFF
+
+    @property
+    def form(self) -> str:
+        zero = f"0 ({self.zero}) or " if self.zero else ""
+        return f"{zero}from {self.least} to {self.most}; {SIZE_FORM}"
+
+    def parse(self, text: str) -> int:
+        size_bytes = parse_size(text)
+        if size_bytes or self.zero is None:
+            _check_bounds(size_bytes, parse_size(self.least), parse_size(self.most))
+        return size_bytes
+
+    def show(self, value: object) -> str:
+        assert isinstance(value, int)
+        return format_size(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """What the table says of one setting, beside the field's own name, type and default."""
+
+    kind: Kind
+    text: str
+    name: str | None
+    null: str | None
+    secret: bool
+    flag: str | None
+    plain_environment: str | None
+
+
+def setting(
+    kind: Kind,
+    default: object,
+    text: str,
+    *,
+    name: str | None = None,
+    null: str | None = None,
+    secret: bool = False,
+    flag: str | None = None,
+    environment: str | None = None,
+) -> Any:
+    """A field of a section.
+
+    `null`, where null is allowed, says what it means; `environment` is a plain name beside the systematic.
+    """
+    declaration = Declaration(kind, text, name, null, secret, flag, environment)
+    return dataclasses.field(default=default, repr=not secret, metadata={Declaration: declaration})
+
+
+def _check_bounds(value: float, least: float, most: float) -> None:
+    if value < least:
+        raise ValueError("is too small")
+    if value > most:
+        raise ValueError("is too large")

@@ -1,0 +1,442 @@
+"""Every setting of the relay: its name, type, default, bounds and what it trades.
+
+This is the one table. `keys.py` makes it searchable, `config.py` reads values for it, and `config.yaml` and
+`docs/configuration.md` are written from it. A setting is one field: the attribute's name carries the unit
+(`idle_timeout_seconds`), the key's does not, because a value in a file carries its own (`idle_timeout: 75s`).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pulsar_relay.kinds import Choice, Duration, FilePath, Size, Switch, Text, Whole, setting
+
+_MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """Where the relay listens, and what one connection may ask of it."""
+
+    host: str = setting(
+        Text("a host name or address"),
+        "127.0.0.1",
+        "Address the API listens on. Without accounts whoever reaches it can read and write every topic, "
+        "so anything wider than loopback also needs `server.allow_open`.",
+        flag="--host",
+    )
+    port: int = setting(
+        Whole(0, 65535), 8080, "Port of the API; 0 takes any free port and logs which one.", flag="--port"
+    )
+    metrics_host: str = setting(
+        Text("a host name or address"),
+        "127.0.0.1",
+        "Address the metrics port listens on. The same rule as for `server.host` holds.",
+    )
+    metrics_port: int | None = setting(
+        Whole(0, 65535),
+        9090,
+        "Port that serves `/metrics` and nothing else, so that a scraper needs no access to the API; 0 "
+        "takes any free port. `/metrics` on the API's own port stays either way.",
+        null="no metrics port",
+    )
+    allow_open: bool = setting(
+        Switch(),
+        False,
+        "Lets the relay listen beyond loopback although it has no accounts. Set it only where the network "
+        "itself keeps strangers out; the relay warns at every start.",
+        flag="--allow-open",
+    )
+    max_body_bytes: int = setting(
+        Size("1KiB", "512MiB"),
+        32 * _MIB,
+        "Largest request body; a larger one is answered 413. One body is held in memory while it is read "
+        "and parsed, so this times the number of busy connections is what bad days cost.",
+        name="max_body",
+    )
+    max_header_bytes: int = setting(
+        Size("4KiB", "1MiB"),
+        64 * 1024,
+        "Largest request line with headers; a larger one is refused.",
+        name="max_header",
+    )
+    header_timeout_seconds: float = setting(
+        Duration("100ms", "10m"),
+        10.0,
+        "Time a client has to send a request's headers. Short times free connections that slow or hostile "
+        "clients hold.",
+    )
+    body_timeout_seconds: float = setting(
+        Duration("100ms", "1h"),
+        60.0,
+        "Time a client has to send a request's body. Slow links with large bodies need more; each waiting "
+        "body holds memory.",
+    )
+    idle_timeout_seconds: float = setting(
+        Duration("1s", "24h"),
+        75.0,
+        "How long a connection with no request on it is kept for the next one. Longer than a proxy's own "
+        "time in front of the relay, or the proxy will now and then send a request into a closing "
+        "connection.",
+    )
+    max_connections: int = setting(
+        Whole(0, 10_000_000),
+        0,
+        "Most connections at the same time; further ones are refused. 0 derives it from the limit on open "
+        "files, with room left for Valkey, logs and the embedded server.",
+    )
+    shutdown_deadline_seconds: float = setting(
+        Duration("0s", "1h"),
+        15.0,
+        "Time an orderly stop may take: polls are answered, WebSockets closed, appends finished. What is "
+        "not done by then is cut off; nothing acknowledged is lost by that. Keep it below the service "
+        "manager's own kill time.",
+    )
+
+    @property
+    def beyond_loopback(self) -> tuple[str, ...]:
+        """The keys of this section that make the relay reachable from other machines, in order."""
+        hosts = {"server.host": self.host}
+        if self.metrics_port is not None:
+            hosts["server.metrics_host"] = self.metrics_host
+        return tuple(key for key, host in hosts.items() if not _is_loopback(host))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValkeySettings:
+    """The Valkey that holds the streams. With neither host nor socket the relay runs a server of its own."""
+
+    host: str | None = setting(
+        Text("a host name or address"),
+        None,
+        "Host of an external Valkey.",
+        null="the relay starts the embedded server, see `embedded`",
+        flag="--valkey-host",
+        environment="VALKEY_HOST",
+    )
+    port: int = setting(
+        Whole(1, 65535), 6379, "Port of the external Valkey.", flag="--valkey-port", environment="VALKEY_PORT"
+    )
+    unix_socket: Path | None = setting(
+        FilePath(),
+        None,
+        "Socket of an external Valkey on this machine, instead of host and port.",
+        null="use host and port",
+    )
+    username: str | None = setting(
+        Text(), None, "Valkey ACL user.", null="the `default` user", environment="VALKEY_USERNAME"
+    )
+    password: str | None = setting(
+        Text(),
+        None,
+        "Password of that user. Better given in the environment than in a file that others can read.",
+        null="no authentication",
+        secret=True,
+        environment="VALKEY_PASSWORD",
+    )
+    tls: bool = setting(
+        Switch(),
+        False,
+        "Speak TLS to Valkey; its certificate must be valid for `valkey.host`. Costs some processor time a "
+        "round trip.",
+        environment="VALKEY_TLS",
+    )
+    tls_ca: Path | None = setting(
+        FilePath(),
+        None,
+        "File with the certificates that may sign Valkey's.",
+        null="the system's certificate store",
+    )
+    db: int = setting(Whole(0, 100_000), 0, "Number of the Valkey database.")
+    pool_size: int = setting(
+        Whole(1, 10_000),
+        100,
+        "Most connections a worker opens to Valkey. Appends share few of them; reads of history by many "
+        "slow subscribers at the same time use the rest, and wait for one when all are in use.",
+    )
+    connect_timeout_seconds: float = setting(
+        Duration("50ms", "5m"), 2.0, "Time to open a connection to Valkey before it counts as away."
+    )
+    command_timeout_seconds: float = setting(
+        Duration("50ms", "5m"),
+        2.0,
+        "Time Valkey has to answer a command. Shorter notices a dead server sooner; longer rides out a "
+        "slow disk or a fork for a snapshot.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddedSettings:
+    """The Valkey server that `serve` runs itself when `valkey` names none."""
+
+    data_dir: Path = setting(
+        FilePath(),
+        Path("data/valkey"),
+        "Directory of the append-only file, the snapshot and the socket. All messages are in here: keep "
+        "it, back it up.",
+        flag="--data-dir",
+    )
+    appendfsync: str = setting(
+        Choice(("everysec", "always")),
+        "everysec",
+        "When an acknowledged message is on the disk. `everysec`: within a second; the relay's or Valkey's "
+        "death loses nothing, a power cut may lose that second. `always`: before the publisher is "
+        "answered; appends are grouped, so many publishers share one write, but each waits for the disk.",
+    )
+    maxmemory_bytes: int = setting(
+        Size("16MiB", "16TiB", zero="no limit"),
+        0,
+        "Memory at which the embedded server refuses appends (publishers get 503; nothing is evicted). "
+        "Without a limit the machine's own memory is the limit, and its way of saying so is ruder.",
+        name="maxmemory",
+    )
+    start_timeout_seconds: float = setting(
+        Duration("1s", "24h"),
+        60.0,
+        "Time the embedded server has to load its data before the start counts as failed. The more it "
+        "holds, the longer it takes.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageSettings:
+    """How long messages are kept, and how appends behave when Valkey is away."""
+
+    persistent_tier_retention_seconds: float = setting(
+        Duration("1s", "3650d"),
+        24 * 3600.0,
+        "Age at which messages are trimmed from Valkey; a topic's newest message stays. Longer lets "
+        "subscribers be away longer without a gap and costs memory in Valkey.",
+    )
+    max_messages_per_topic: int = setting(
+        Whole(1, 1_000_000_000),
+        1_000_000,
+        "Most messages a topic keeps in Valkey; the oldest are trimmed first. Trimming is approximate: a "
+        "topic may hold about a hundred more.",
+    )
+    trim_interval_seconds: float = setting(
+        Duration("100ms", "24h"),
+        30.0,
+        "How often messages past their age are trimmed. A message can live this much longer than its "
+        "retention.",
+    )
+    idempotency_window_seconds: float = setting(
+        Duration("10m", "30d"),
+        600.0,
+        "How long an `Idempotency-Key` is remembered: a repeated publish within it is answered with the "
+        "first one's id and appends nothing. Each key costs memory in Valkey that long.",
+    )
+    publish_deadline_seconds: float = setting(
+        Duration("100ms", "5m"),
+        5.0,
+        "How long a publish waits, and is retried, while Valkey is away, before it is answered 503. Longer "
+        "hides restarts and failovers from publishers; shorter tells them sooner.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HotBufferSettings:
+    """A topic's newest messages, held in each worker's memory so that catching up needs no Valkey."""
+
+    max_messages: int = setting(
+        Whole(0, 10_000_000),
+        1000,
+        "Most messages of one topic in its hot buffer. 0 keeps none: every read goes to Valkey.",
+    )
+    max_bytes: int = setting(
+        Size("0", "64GiB"),
+        8 * _MIB,
+        "Most bytes of one topic in its hot buffer. Large messages push small ones out.",
+    )
+    max_age_seconds: float = setting(
+        Duration("0s", "3650d"), 3600.0, "Age at which a message leaves the hot buffer. It stays in Valkey."
+    )
+    total_bytes: int = setting(
+        Size("0", "1TiB"),
+        256 * _MIB,
+        "Bytes of all hot buffers of one worker together; the topics used longest ago give theirs back "
+        "first. The largest part of a busy worker's memory.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicSettings:
+    """How a topic groups appends, what may wait in it, and when it leaves memory."""
+
+    batch_max_messages: int = setting(
+        Whole(1, 10_000),
+        512,
+        "Most messages in one append. Larger is faster for crowds of publishers; Valkey does nothing else "
+        "while it carries one out.",
+    )
+    batch_max_bytes: int = setting(
+        Size("1KiB", "512MiB"),
+        4 * _MIB,
+        "Most bytes in one append, for the same reason. One message that is larger is appended alone.",
+    )
+    pending_max_messages: int = setting(
+        Whole(1, 10_000_000),
+        20_000,
+        "Most messages that wait for a topic's append in one worker; further publishes are answered 503 at "
+        "once.",
+    )
+    pending_max_bytes: int = setting(
+        Size("1KiB", "64GiB"),
+        64 * _MIB,
+        "Most bytes that wait for a topic's append in one worker; the same holds.",
+    )
+    idle_retire_seconds: float = setting(
+        Duration("100ms", "24h"),
+        60.0,
+        "How long a topic that nobody uses stays in memory. Its stream in Valkey is not touched.",
+    )
+    compare_interval_seconds: float = setting(
+        Duration("50ms", "10m"),
+        5.0,
+        "How often a topic with subscribers compares its newest message with the stream's: the longest a "
+        "notice that was lost on its way from another worker can delay a message. One command for all "
+        "topics of a worker.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriberSettings:
+    """What one connection that receives may hold in memory, and when it counts as gone."""
+
+    max_topics: int = setting(Whole(1, 10_000), 50, "Most topics one connection may subscribe to.")
+    outbox_high_bytes: int = setting(
+        Size("1KiB", "1GiB"),
+        256 * 1024,
+        "Bytes that may wait for a slow subscriber. Beyond, it is served from its cursor instead and "
+        "nothing more is held for it. Times the number of slow subscribers, this is memory.",
+        name="outbox_high",
+    )
+    outbox_low_bytes: int = setting(
+        Size("0", "1GiB"),
+        64 * 1024,
+        "Bytes left at which a slow subscriber is read for again. Nearer to `subscriber.outbox_high` means "
+        "more and smaller reads.",
+        name="outbox_low",
+    )
+    page_max_messages: int = setting(
+        Whole(1, 100_000), 500, "Most messages read at once for a subscriber that catches up."
+    )
+    page_max_bytes: int = setting(
+        Size("1KiB", "1GiB"), 1 * _MIB, "Most bytes of them. One message that is larger is read alone."
+    )
+    stall_limit_seconds: float = setting(
+        Duration("1s", "24h"),
+        60.0,
+        "How long a subscriber that takes nothing at all stays connected. It can come back with its cursor "
+        "and misses nothing.",
+    )
+    ping_interval_seconds: float = setting(
+        Duration("1s", "1h"),
+        25.0,
+        "How often a WebSocket is pinged. Below the idle time of proxies on the way, which is often 60 s.",
+    )
+    ping_timeout_seconds: float = setting(
+        Duration("1s", "1h"), 20.0, "How long a WebSocket may leave a ping unanswered before it is closed."
+    )
+    keepalive_interval_seconds: float = setting(
+        Duration("1s", "1h"),
+        15.0,
+        "How often a quiet Server-Sent Events stream gets a comment, for the same proxies.",
+    )
+    max_frame_bytes: int = setting(
+        Size("1KiB", "512MiB"),
+        32 * _MIB,
+        "Largest WebSocket frame a client may send; a larger one closes the connection.",
+        name="max_frame",
+    )
+    max_inflight_publishes: int = setting(
+        Whole(1, 100_000),
+        256,
+        "Most publishes of one WebSocket that wait for their answer. Beyond, no more is read from it until "
+        "one is answered.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollSettings:
+    """Long-polls, and reads of a topic's history."""
+
+    max_timeout_seconds: float = setting(
+        Duration("1s", "1h"), 60.0, "Longest wait of a poll; a longer one that is asked for becomes this."
+    )
+    default_timeout_seconds: float = setting(Duration("0s", "1h"), 30.0, "Wait of a poll that asks for none.")
+    max_topics: int = setting(Whole(1, 10_000), 20, "Most topics in one poll.")
+    max_limit_messages: int = setting(
+        Whole(1, 100_000),
+        1000,
+        "Most messages in one answer; a client that asks for more gets these and `has_more`.",
+        name="max_limit",
+    )
+    default_limit_messages: int = setting(
+        Whole(1, 100_000), 100, "Messages in an answer to a client that names no limit.", name="default_limit"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishSettings:
+    """What a publisher may send."""
+
+    bulk_max_messages: int = setting(Whole(1, 100_000), 1000, "Most messages in one bulk request.")
+    max_payload_depth: int = setting(
+        Whole(1, 1000),
+        100,
+        "Deepest nesting of a payload's JSON. Subscribers parse it too, and parsers in other languages "
+        "have limits of their own.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """What the relay says about itself, on standard error. No level logs a line a message."""
+
+    level: str = setting(
+        Choice(("debug", "info", "warning", "error", "critical")),
+        "info",
+        "Least important level that is logged.",
+        flag="--log-level",
+        environment="LOG_LEVEL",
+    )
+    format: str = setting(
+        Choice(("auto", "text", "json")),
+        "auto",
+        "`text` for people, `json` (one object a line) for machines; `auto` is text on a terminal and JSON "
+        "elsewhere.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The effective settings: one immutable value, made by `config.load`, handed to whoever needs a part."""
+
+    server: ServerSettings = ServerSettings()
+    valkey: ValkeySettings = ValkeySettings()
+    embedded: EmbeddedSettings = EmbeddedSettings()
+    storage: StorageSettings = StorageSettings()
+    hot_buffer: HotBufferSettings = HotBufferSettings()
+    topic: TopicSettings = TopicSettings()
+    subscriber: SubscriberSettings = SubscriberSettings()
+    poll: PollSettings = PollSettings()
+    publish: PublishSettings = PublishSettings()
+    log: LogSettings = LogSettings()
+
+    @property
+    def uses_embedded_server(self) -> bool:
+        """True when no external Valkey is configured."""
+        return self.valkey.host is None and self.valkey.unix_socket is None
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        # Any other name may mean loopback today and not tomorrow.
+        return False
