@@ -236,8 +236,8 @@ def _inconsistencies(settings: Settings, origins: Mapping[str, str]) -> Iterator
     if not settings.server.allow_open:
         for name in settings.server.beyond_loopback:
             yield (
-                f"{name}: {KEYS[name].value_in(settings)!r} ({origins[name]}) can be reached from other "
-                "machines, and without accounts whoever reaches the relay can read and write every topic; use "
+                f"{name}: {KEYS[name].value_in(settings)!r} ({origins[name]}) can be reached by other "
+                "machines, and without accounts whoever reaches the relay can read and write any topic; use "
                 "127.0.0.1, or say --allow-open (server.allow_open: true) if the network keeps strangers out"
             )
 
