@@ -1,0 +1,42 @@
+# The first of these makes .venv, the others use it; nothing is installed outside of it.
+PYTHON ?= python3
+BIN := .venv/bin
+# Passed on: `make run ARGS="--port 8081"`, `make test ARGS="tests/test_config.py -k bounds"`.
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-thespian lint format configuration clean environment test-environment
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: environment ## install into .venv if need be, then start the relay (ARGS are flags of `pulsar-relay serve`)
+	@exec $(BIN)/pulsar-relay serve $(ARGS)
+
+test: lint ## lint, check types, run every test (ARGS go to pytest)
+	$(BIN)/python -m pytest $(ARGS)
+
+test-thespian: test-environment ## run Thespian's own test suite on the relay's actor runtime
+	PATH="$(CURDIR)/$(BIN):$$PATH" tests/thespian_suite/run $(ARGS)
+
+lint: test-environment ## check style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: test-environment ## rewrite the code in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+configuration: environment ## write config.yaml and docs/configuration.md anew from the table of settings
+	$(BIN)/python -m tools.configuration
+
+clean: ## remove .venv and what tools leave behind; data/ stays
+	rm -rf .venv .venv.lock build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find actors pulsar_relay tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+environment:
+	@$(PYTHON) tools/environment.py
+
+test-environment:
+	@$(PYTHON) tools/environment.py test
