@@ -129,7 +129,7 @@ def _from_file(path: Path | None, problems: list[str]) -> list[Given]:
     except yaml.YAMLError as error:
         raise ConfigError([f"{path}: is not YAML: {error}"]) from error
     reader = _FileReader(path, problems)
-    return [] if root is None else list(reader.sections(root))
+    return [] if root is None or _is_null(root) else list(reader.sections(root))
 
 
 class _FileReader:
@@ -191,9 +191,8 @@ def _from_environment(environment: Mapping[str, str], problems: list[str]) -> li
             blank = not text and name in _BLANK_IS_NULL
             given.append(Given(name, "null" if blank else text, f"environment {variable}"))
         elif variable.startswith(_PREFIX) and variable != _FILE_VARIABLE:
-            problems.append(
-                f"environment {variable}: no such setting{_nearest(variable, [*keys, _FILE_VARIABLE])}"
-            )
+            hint = _kubernetes_cure(text) or _nearest(variable, [*keys, _FILE_VARIABLE])
+            problems.append(f"environment {variable}: no such setting{hint}")
     return given
 
 
@@ -258,8 +257,8 @@ def _unusable_valkey_settings(settings: Settings, origins: Mapping[str, str]) ->
         )
         for name in names:
             # A file may list `port: 6379` beside `host: null`; who sets VALKEY_PORT forgot VALKEY_HOST.
-            is_deliberate = origins[name].startswith(("environment", "flag"))
-            if is_deliberate or KEYS[name].value_in(settings) != KEYS[name].default:
+            is_forgetful = name == "valkey.port" and origins[name].startswith(("environment", "flag"))
+            if is_forgetful or KEYS[name].value_in(settings) != KEYS[name].default:
                 server = "the embedded server" if is_embedded else "a unix socket"
                 yield f"{name} ({origins[name]}) has no meaning for {server}; did you forget valkey.host?"
 

@@ -1,7 +1,7 @@
 """Durations and sizes as people write them: `1h30m`, `500ms`, `32MiB`.
 
-Text becomes a number of seconds or bytes, and a number becomes the shortest text that reads back as the same
-number. Nothing is guessed: what can be read in two ways (`32M`: of 1000 or of 1024?) is refused.
+Text becomes a number of seconds or bytes, and a number becomes a short text that reads back as the same one.
+Nothing is guessed: what can be read in two ways (`32M`: of 1000 or of 1024?) is refused.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ _DURATION_PART = re.compile(rf"({_NUMBER})(ms|[smhd])", re.ASCII)
 _SIZE = re.compile(rf"({_NUMBER})\s*([a-z]*)", re.ASCII)
 
 _MILLISECONDS_PER_UNIT = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
+_LEAST_COUNT = {"d": 3, "m": 2}
 _BYTES_PER_UNIT = {
     "": 1,
     "b": 1,
@@ -54,19 +55,16 @@ def parse_duration(text: str) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """The shortest text that `parse_duration` reads as the same number of milliseconds."""
+    """A short text that `parse_duration` reads as the same number of milliseconds."""
     rest = round(seconds * 1000)
-    if rest == 0:
-        return "0s"
     text = ""
     for unit, milliseconds in _MILLISECONDS_PER_UNIT.items():
-        # A day and two days are clearer as hours: retention is spoken of as 24h.
-        if unit == "d" and rest < 3 * milliseconds:
+        # People say 24h and 75s, not 1d and 1m15s.
+        if rest < _LEAST_COUNT.get(unit, 1) * milliseconds:
             continue
         count, rest = divmod(rest, milliseconds)
-        if count:
-            text += f"{count}{unit}"
-    return text
+        text += f"{count}{unit}"
+    return text or "0s"
 
 
 def parse_size(text: str) -> int:
@@ -81,7 +79,7 @@ def parse_size(text: str) -> int:
 
 
 def format_size(size_bytes: int) -> str:
-    """The shortest text in units of 1024 that `parse_size` reads as the same number of bytes."""
+    """A short text in units of 1024 that `parse_size` reads as the same number of bytes."""
     if size_bytes == 0:
         return "0"
     for unit in ("TiB", "GiB", "MiB", "KiB"):

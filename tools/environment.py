@@ -229,7 +229,9 @@ def install(extras: Sequence[str]) -> None:
 
 
 def run(command: Sequence[str], complaint: str) -> None:
-    code = subprocess.run(command, cwd=ROOT, check=False).returncode
+    # Warnings are about how pip and setuptools work; errors come through either way.
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
     if code:
         fail(f"{complaint} (exit code {code} of {' '.join(command)})")
 
