@@ -62,7 +62,6 @@ class Published:
 
     topic: str
     ids: tuple[str, ...]
-    timestamp: str
     is_replay: bool = False
 
 
@@ -82,6 +81,8 @@ class Start(Enum):
 
     EARLIEST = "earliest"
     LATEST = "latest"
+    ACKED = "acked"
+    """After the last message this named client acknowledged; from the oldest retained if it never acknowledged any."""
     UNKNOWN = "unknown"
     """The client named a place this stream never had (a foreign id): read from the oldest retained, and say so."""
 
@@ -199,6 +200,7 @@ class StartSubscriber:
     subscriber_id: int
     sink: Sink
     directory: object
+    store: Store
     page_max_messages: int
     completes: bool
     counters: Counters
@@ -219,11 +221,21 @@ class Subscribe:
 
     wanted: tuple[Wanted, ...]
     ref: object = None
+    client_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Unsubscribe:
     topics: tuple[str, ...]
+    ref: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledge:
+    """The client has dealt with everything up to `message_id`. `topic` None: of the only topic it is subscribed to."""
+
+    topic: str | None
+    message_id: MessageId
     ref: object = None
 
 
@@ -259,9 +271,10 @@ class StartDirectory:
 
 @dataclass(frozen=True, slots=True)
 class StartTopic:
-    """First message of a `TopicActor`."""
+    """First message of a `TopicActor`. `directory` is told what concerns the whole worker."""
 
     topic: str
+    directory: object
     store: Store
     limits: TopicLimits
     clock: WallClock
@@ -387,6 +400,67 @@ class Census:
     hot_bytes: int
 
 
+# ------------------------------------------------------------------------------------------------------------------ the archive
+
+
+@dataclass(frozen=True, slots=True)
+class StartArchive:
+    """First message of the `ArchiveActor`."""
+
+    archive: Archive
+
+
+@dataclass(frozen=True, slots=True)
+class ReadHistory:
+    """Ask for one page of a topic's messages. Answered by `HistoryPage` or `Refused`. `cursor` is exclusive; None begins at the
+    end that the direction starts from."""
+
+    topic: str
+    cursor: MessageId | None
+    max_messages: int
+    max_bytes: int
+    descends: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPage:
+    """Messages in the direction asked. Expired ones are left out, so a page can be short, even empty, with more behind it."""
+
+    messages: Sequence[Message]
+    has_more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Describe:
+    """Ask what is stored of a topic. Answered by `Description`, None if there is no such topic, or `Refused`."""
+
+    topic: str
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """`length` counts entries, expired ones that are not yet trimmed included."""
+
+    topic: str
+    length: int
+    oldest: str | None
+    newest: str | None
+    epoch: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListTopics:
+    """Ask for the names of topics after `after`, in alphabetical order. Answered by a list of names, or `Refused`."""
+
+    after: str
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class CountTopics:
+    """Ask how many topics there are. Answered by a number, or `Refused`."""
+
+
 # -------------------------------------------------------------------------------------------------------------------- the ports
 
 
@@ -416,6 +490,8 @@ class StreamPage:
     position: Position
     batch: Batch
     has_more: bool
+    first_id: MessageId | None
+    """Id of the first entry after the cursor; None if there is none."""
     first_prev: MessageId | None
     """Predecessor named by the first entry after the cursor; None if there is no such entry."""
     knows_cursor: bool
@@ -465,6 +541,26 @@ class Store(Protocol):
     def delete(self, topic: str) -> Awaitable[Position | None]:
         """Delete the stream; its ids are never given again. None if there was no such topic."""
 
+    def acknowledge(self, client_id: str, cursors: Mapping[str, MessageId]) -> Awaitable[None]:
+        """Move a named client's acknowledged cursors forward; one that lies behind the stored cursor changes nothing."""
+
+    def acknowledged(self, client_id: str, topics: Sequence[str]) -> Awaitable[Mapping[str, MessageId]]:
+        """The named client's acknowledged cursors, for those topics it has one for."""
+
+
+class Archive(Protocol):
+    """The store's answers to questions that change nothing. The same promises as for `Store`."""
+
+    def history(
+        self, topic: str, cursor: MessageId | None, max_messages: int, max_bytes: int, *, descends: bool
+    ) -> Awaitable[HistoryPage]: ...
+
+    def describe(self, topic: str) -> Awaitable[Description | None]: ...
+
+    def topics(self, after: str, limit: int) -> Awaitable[Sequence[str]]: ...
+
+    def topic_count(self) -> Awaitable[int]: ...
+
 
 class Sink(Protocol):
     """One connection's sending side. Never blocks, never raises: a broken connection swallows what it is given and says `Disconnect`.
@@ -481,6 +577,12 @@ class Sink(Protocol):
         """Write a batch. True: the outbox is above its high mark; send nothing more until it says `Drained`."""
 
     def notify(self, notice: Notice) -> None: ...
+
+    def acknowledged(self, topic: str, message_id: MessageId, ref: object) -> None:
+        """The acknowledgement is stored."""
+
+    def refuse(self, code: str, detail: str, ref: object) -> None:
+        """A request of the client was not carried out; the connection goes on."""
 
     def complete(self, cursors: Mapping[str, MessageId], has_more: bool, failure: str | None) -> None:
         """A long-poll is over: answer with what was delivered. `failure`: the error code if some topic could never be read."""

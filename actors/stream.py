@@ -12,6 +12,8 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from itertools import islice
 from typing import TypeVar
 
@@ -22,7 +24,24 @@ _ID_PATTERN = re.compile(r"([0-9]{1,20})-([0-9]{1,20})", re.ASCII)
 MESSAGE_OVERHEAD_BYTES = 640
 """What a message costs in the hot buffer beside its payload: the object, its ids, its shared item text's header (measured)."""
 
+NEVER_MS = 1 << 62
+"""A time that does not come, for messages without a time to live."""
+
 T = TypeVar("T")
+
+
+_UNIX_EPOCH = datetime(1970, 1, 1)
+_LAST_MILLISECONDS = (
+    int((datetime(9999, 12, 31, tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()) * 1000
+)
+
+
+@lru_cache(maxsize=64)
+def timestamp_text(milliseconds: int) -> str:
+    """Unix milliseconds as ISO-8601 in UTC with microseconds; times beyond the year 9999 read as its last day."""
+    return (_UNIX_EPOCH + timedelta(milliseconds=min(milliseconds, _LAST_MILLISECONDS))).isoformat(
+        timespec="microseconds"
+    ) + "Z"
 
 
 class MessageId(int):
@@ -74,10 +93,21 @@ class Message:
     """One message as it stands in the stream. Treat as immutable; `item` alone is filled later, once.
 
     `payload` and `metadata` are JSON texts exactly as the publisher sent them. `prev` is the id before this one in the topic.
+    The time of a message is the time in its id; only entries that another server wrote carry a `timestamp` of their own.
     `item` is the message's JSON text on the wire, kept by whoever encodes it first so that all transports share those bytes.
     """
 
-    __slots__ = ("expires_at_ms", "id", "id_text", "item", "metadata", "payload", "prev", "timestamp", "topic")
+    __slots__ = (
+        "_timestamp",
+        "expires_at_ms",
+        "id",
+        "id_text",
+        "item",
+        "metadata",
+        "payload",
+        "prev",
+        "topic",
+    )
 
     def __init__(
         self,
@@ -86,19 +116,24 @@ class Message:
         id_text: str,
         prev: MessageId,
         payload: bytes,
-        timestamp: str,
         metadata: bytes | None = None,
         expires_at_ms: int | None = None,
+        timestamp: str | None = None,
     ) -> None:
         self.topic = topic
         self.id = message_id
         self.id_text = id_text
         self.prev = prev
         self.payload = payload
-        self.timestamp = timestamp
+        self._timestamp = timestamp
         self.metadata = metadata
         self.expires_at_ms = expires_at_ms
         self.item: bytes | None = None
+
+    @property
+    def timestamp(self) -> str:
+        """When the message was appended, ISO-8601."""
+        return self._timestamp or timestamp_text(self.id.milliseconds)
 
     @property
     def size_bytes(self) -> int:
@@ -115,7 +150,7 @@ class Batch:
     Each wire format's bytes are made once, by the first who asks, and shared by all others.
     """
 
-    __slots__ = ("_encoded", "last", "messages", "topic")
+    __slots__ = ("_encoded", "_soonest_expiry_ms", "last", "messages", "topic")
 
     def __init__(self, topic: str, messages: Sequence[Message], last: MessageId | None = None) -> None:
         self.topic = topic
@@ -123,6 +158,7 @@ class Batch:
         self.last = messages[-1].id if last is None else last
         """Where reading continues after this batch; beyond the last message if expired ones were left out."""
         self._encoded: dict[object, object] = {}
+        self._soonest_expiry_ms: int | None = None
 
     def encoded(self, encode: Callable[[Sequence[Message]], T]) -> T:
         """`encode(self.messages)`, computed on the first call with this very function."""
@@ -145,7 +181,11 @@ class Batch:
 
     def unexpired(self, now_ms: int) -> Batch:
         """The batch without the messages whose time to live has passed; the batch itself if none has."""
-        if not any(m.expires_at_ms is not None and m.expires_at_ms <= now_ms for m in self.messages):
+        if self._soonest_expiry_ms is None:
+            self._soonest_expiry_ms = min(
+                (m.expires_at_ms or NEVER_MS for m in self.messages), default=NEVER_MS
+            )
+        if now_ms < self._soonest_expiry_ms:
             return self
         alive = [m for m in self.messages if m.expires_at_ms is None or m.expires_at_ms > now_ms]
         return Batch(self.topic, alive, self.last)
@@ -205,6 +245,12 @@ class HotBuffer:
         """Drop what is older than the age bound."""
         oldest_kept = MessageId.of(max(0, now_ms - self._limits.max_age_ms), 0)
         while len(self) > 0 and self._ids[self._start] < oldest_kept:
+            self._drop_oldest()
+        self._compact()
+
+    def shrink(self, max_bytes: int) -> None:
+        """Drop the oldest until at most `max_bytes` are held."""
+        while self.size_bytes > max_bytes and len(self) > 0:
             self._drop_oldest()
         self._compact()
 

@@ -1,0 +1,231 @@
+"""DirectoryActor: topic name -> `TopicActor`. Creates on use, retires the idle, replaces the failed.
+
+Every message for a topic passes here, so the directory alone decides whether a topic is in memory: it counts what it forwarded, a
+topic that asks to retire says how much it received, and only if the two agree is nothing on its way and the topic may go.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from thespian.actors import ActorExitRequest, ChildActorExited
+
+from actors.protocol import (
+    Census,
+    Compared,
+    CompareNow,
+    Fed,
+    FollowingChanged,
+    HotSize,
+    Idle,
+    Leave,
+    Position,
+    Retire,
+    ShrinkHot,
+    StartDirectory,
+    StartTopic,
+    SubscribersChanged,
+    TakeCensus,
+    Tick,
+)
+from actors.runtime import LoopActor, Performed, PerformFailed
+from actors.topic import TopicActor
+
+logger = logging.getLogger(__name__)
+
+COMPARED_AT_ONCE = 1000
+
+
+class OpenTopic:
+    """What the directory knows of a topic in memory."""
+
+    __slots__ = ("address", "forwarded", "hot_bytes", "is_following", "name", "subscribers")
+
+    def __init__(self, name: str, address: Any) -> None:
+        self.name = name
+        self.address = address
+        self.forwarded = 0
+        self.hot_bytes = 0
+        self.is_following = False
+        self.subscribers = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Comparing:
+    topics: Sequence[str]
+
+
+class _TickDue:
+    __slots__ = ()
+
+
+class _CompareDue:
+    __slots__ = ()
+
+
+class DirectoryActor(LoopActor):
+    """One per worker. The first message is `StartDirectory`."""
+
+    def __init__(self) -> None:
+        self._topics: dict[str, OpenTopic] = {}
+        self._names: dict[str, str] = {}
+        self._hot_bytes = 0
+        self._is_comparing = False
+
+    def receiveMessage(self, message: Any, sender: Any) -> None:
+        handler = self._handlers.get(type(message))
+        if handler is not None:
+            handler(self, message, sender)
+            return
+        # Publish, Fetch, Locate, DeleteTopic: for a topic, whether it is in memory or not.
+        topic = self._topics.get(message.topic) or self._open(message.topic)
+        topic.forwarded += 1
+        self.forward(topic.address, message, sender)
+
+    def on_start(self, start: StartDirectory, _sender: Any) -> None:
+        self._start = start
+        self.call_after(start.tick_seconds, _TickDue())
+        self.call_after(start.compare_seconds, _CompareDue())
+
+    def _open(self, name: str) -> OpenTopic:
+        start = self._start
+        topic = self._topics[name] = OpenTopic(name, self.createActor(TopicActor))
+        self._names[topic.address.actorAddressString] = name
+        self.send(
+            topic.address,
+            StartTopic(name, self.myAddress, start.store, start.limits, start.clock, start.counters),
+        )
+        return topic
+
+    def on_if_open(self, message: Any, sender: Any) -> None:
+        """Fed, Leave: of no interest to a topic that is not in memory."""
+        topic = self._topics.get(message.topic)
+        if topic is not None:
+            topic.forwarded += 1
+            self.forward(topic.address, message, sender)
+
+    # ------------------------------------------------------------------------------------------------------- what topics report
+
+    def on_idle(self, idle: Idle, sender: Any) -> None:
+        topic = self._topics.get(idle.topic)
+        if topic is not None and topic.address == sender and topic.forwarded == idle.received:
+            # Out of the map first: from here on whoever uses the topic gets a new actor, and this one gets nothing more.
+            self._close(topic)
+            self.send(sender, Retire())
+
+    def on_child_exited(self, exited: ChildActorExited, _sender: Any) -> None:
+        name = self._names.get(exited.childAddress.actorAddressString)
+        if name is not None:
+            # It was in the map, so it did not retire: it failed. The next message for the topic opens it anew.
+            logger.error("topic %s: failed, will be rebuilt from its stream", name)
+            self._close(self._topics[name])
+
+    def _close(self, topic: OpenTopic) -> None:
+        del self._topics[topic.name]
+        del self._names[topic.address.actorAddressString]
+        self._hot_bytes -= topic.hot_bytes
+
+    def on_following_changed(self, changed: FollowingChanged, sender: Any) -> None:
+        topic = self._topics.get(changed.topic)
+        if topic is not None and topic.address == sender:
+            topic.is_following = changed.is_following
+
+    def on_subscribers_changed(self, changed: SubscribersChanged, sender: Any) -> None:
+        topic = self._topics.get(changed.topic)
+        if topic is not None and topic.address == sender:
+            topic.subscribers = changed.count
+
+    def on_hot_size(self, report: HotSize, sender: Any) -> None:
+        topic = self._topics.get(report.topic)
+        if topic is None or topic.address != sender:
+            return
+        growth = report.size_bytes - topic.hot_bytes
+        topic.hot_bytes = report.size_bytes
+        self._hot_bytes += growth
+        excess = self._hot_bytes - self._start.limits.hot_total_bytes
+        if growth > 0 and excess > 0:
+            self._shrink(excess)
+
+    def _shrink(self, excess: int) -> None:
+        """Take hot-buffer memory from topics nobody listens to first, and from the largest first."""
+        for topic in sorted(self._topics.values(), key=lambda t: (t.subscribers > 0, -t.hot_bytes)):
+            if excess <= 0:
+                return
+            kept = max(0, topic.hot_bytes // 2 if topic.subscribers else topic.hot_bytes - excess)
+            excess -= topic.hot_bytes - kept
+            self._hot_bytes -= topic.hot_bytes - kept
+            topic.hot_bytes = kept
+            topic.forwarded += 1
+            self.send(topic.address, ShrinkHot(kept))
+
+    # ------------------------------------------------------------------------------------------------------------------- timers
+
+    def on_tick_due(self, due: _TickDue, _sender: Any) -> None:
+        tick = Tick()
+        for topic in self._topics.values():
+            topic.forwarded += 1
+            self.send(topic.address, tick)
+        self.call_after(self._start.tick_seconds, due)
+
+    def on_compare_due(self, due: _CompareDue, _sender: Any) -> None:
+        self._compare()
+        self.call_after(self._start.compare_seconds, due)
+
+    def on_compare_now(self, _now: CompareNow, _sender: Any) -> None:
+        self._is_comparing = False
+        self._compare()
+
+    def _compare(self) -> None:
+        following = [topic.name for topic in self._topics.values() if topic.is_following]
+        if self._is_comparing or not following:
+            return
+        self._is_comparing = True
+        for start in range(0, len(following), COMPARED_AT_ONCE):
+            topics = following[start : start + COMPARED_AT_ONCE]
+            self.perform(self._start.store.positions(topics), _Comparing(topics))
+
+    def on_performed(self, performed: Performed, _sender: Any) -> None:
+        self._is_comparing = False
+        positions: Sequence[Position] = performed.result
+        for name, position in zip(performed.tag.topics, positions, strict=True):
+            topic = self._topics.get(name)
+            if topic is not None:
+                topic.forwarded += 1
+                self.send(topic.address, Compared(name, position))
+
+    def on_perform_failed(self, failed: PerformFailed, _sender: Any) -> None:
+        # The next comparison comes with the timer; a store that is away is reported where it matters, by readiness.
+        self._is_comparing = False
+        logger.debug("comparison of %d topics failed: %s", len(failed.tag.topics), failed.error)
+
+    # ------------------------------------------------------------------------------------------------------------------- census
+
+    def on_take_census(self, _take: TakeCensus, asker: Any) -> None:
+        topics = self._topics.values()
+        subscribers = {topic.name: topic.subscribers for topic in topics if topic.subscribers}
+        following = sum(topic.is_following for topic in topics)
+        self.send(asker, Census(subscribers, len(topics), following, self._hot_bytes))
+
+    def on_exit(self, _exit: ActorExitRequest, _sender: Any) -> None:
+        """The worker stops; the topics, which are children, get their own request."""
+
+    _handlers: ClassVar[dict[type, Callable[[DirectoryActor, Any, Any], None]]] = {
+        Fed: on_if_open,
+        Leave: on_if_open,
+        StartDirectory: on_start,
+        Idle: on_idle,
+        ChildActorExited: on_child_exited,
+        FollowingChanged: on_following_changed,
+        SubscribersChanged: on_subscribers_changed,
+        HotSize: on_hot_size,
+        _TickDue: on_tick_due,
+        _CompareDue: on_compare_due,
+        CompareNow: on_compare_now,
+        Performed: on_performed,
+        PerformFailed: on_perform_failed,
+        TakeCensus: on_take_census,
+        ActorExitRequest: on_exit,
+    }

@@ -1,0 +1,52 @@
+"""Every key the relay uses in Valkey, on one screen.
+
+| key                                    | type   | holds                                                                     |
+| -------------------------------------- | ------ | ------------------------------------------------------------------------- |
+| `topic:<topic>:stream`                 | stream | entries `<ms>-<n>`: payload, prev, optional metadata, expires_at          |
+| `{<stream key>}:meta`                  | hash   | epoch: names this history of the stream; last: the last id ever given     |
+| `{<stream key>}:idem:<scope>:<key>`    | string | `<digest> <ids>` of a publish with an Idempotency-Key; expires            |
+| `{<stream key>}:batch:<worker>`        | string | a worker's last batch and its reply, should the reply get lost; expires   |
+| `{<stream key>}:feed`                  | channel| announces appends to other workers                                        |
+| `relay:feed`                           | channel| never spoken on; keeps a worker's feed connection subscribed to something |
+| `client:<client id>:offset`            | hash   | topic -> acknowledged cursor of a named client; expires                   |
+| `relay:topics`                         | zset   | names of all topics, all with score 0, so in alphabetical order           |
+| `relay:cookie-key`                     | string | key that signs the cursor cookies, shared by all workers                  |
+| `relay:probe:<worker>`                 | string | what the readiness probe wrote last; expires                              |
+
+The braces make a topic's keys share the slot of its stream in a cluster. A topic's name has no brace, colon or slash of its own.
+"""
+
+from __future__ import annotations
+
+TOPICS = "relay:topics"
+COOKIE_KEY = "relay:cookie-key"
+FEED_KEPT_OPEN = "relay:feed"
+
+
+def stream(topic: str) -> str:
+    return f"topic:{topic}:stream"
+
+
+def meta(topic: str) -> str:
+    return f"{{topic:{topic}:stream}}:meta"
+
+
+def idempotency(topic: str, key: str) -> str:
+    """`key` is `<scope>:<the client's key>`; the scope keeps users apart."""
+    return f"{{topic:{topic}:stream}}:idem:{key}"
+
+
+def batch(topic: str, worker: str) -> str:
+    return f"{{topic:{topic}:stream}}:batch:{worker}"
+
+
+def feed(topic: str) -> str:
+    return f"{{topic:{topic}:stream}}:feed"
+
+
+def offsets(client_id: str) -> str:
+    return f"client:{client_id}:offset"
+
+
+def probe(worker: str) -> str:
+    return f"relay:probe:{worker}"
