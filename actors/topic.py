@@ -594,13 +594,17 @@ class TopicActor(LoopActor):
     def on_delete_failed(self, tag: _Deleting, error: StoreError) -> None:
         self.send(tag.asker, Refused(error.code, error.detail))
 
+    def on_exit(self, _exit: ActorExitRequest, _sender: Any) -> None:
+        self._abandon(Refused("shutting_down"))
+
     def on_failure(self, error: BaseException, message: Any, sender: Any) -> None:
-        """A handler raised: everybody who waits here gets an answer, and comes back to the actor that replaces this one."""
+        """A handler raised: who waits here gets an answer, and comes back to the actor that replaces this one."""
         self._counters.topics_failed += 1
-        refused = Refused(
-            "internal_error",
-            "the topic failed; if the request carried an Idempotency-Key it is safe to repeat",
+        self._abandon(
+            Refused("internal_error", "the topic failed; a request with an Idempotency-Key is safe to repeat")
         )
+
+    def _abandon(self, refused: Refused) -> None:
         self._refuse([*(self._in_flight or ()), *self._pending.drain()], refused)
         waiters = [*self._waiting, *(waiter for readers in self._reads.values() for waiter in readers)]
         for waiter in waiters:
