@@ -33,7 +33,7 @@ configuration: environment ## write config.yaml and docs/configuration.md anew f
 
 clean: ## remove .venv and what tools leave behind; data/ stays
 	rm -rf .venv .venv.lock build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find actors pulsar_relay tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -path ./.git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 environment:
 	@$(PYTHON) tools/environment.py
