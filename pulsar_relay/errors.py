@@ -1,0 +1,214 @@
+"""The one table of errors: code, HTTP status, close code, when to try again, and what to tell the client.
+
+Handlers raise `RelayError`; the edge renders it. The code is the same word in HTTP bodies, WebSocket frames,
+close reasons, metrics and logs. Clients give a message up on any 4xx and try again on 5xx, so what heals by
+itself is a 503 and never a 429.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import msgspec
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorKind:
+    """A row of the table. `status` is None for what cannot happen to a plain request, `close_code` for what
+    closes no socket.
+
+    `retry_after_seconds` alone decides whether the client should try the same request again: None says that
+    it would fail again.
+    """
+
+    code: str
+    status: int | None
+    close_code: int | None
+    retry_after_seconds: int | None
+    message: str
+
+    @property
+    def is_retryable(self) -> bool:
+        return self.retry_after_seconds is not None
+
+
+# fmt: off
+_ROWS: tuple[tuple[str, int | None, int | None, int | None, str], ...] = (
+    # code, status, close code, retry after seconds,
+    #     what to tell the client
+
+# -------------------------------------------------------------------------------- the request cannot be read
+    ("invalid_json", 422, None, None,
+        "This is not valid JSON. Numbers must be finite and strings complete Unicode."),
+    ("invalid_encoding", 400, None, None,
+        "This is not UTF-8. Send JSON as UTF-8 without a byte order mark."),
+    ("nested_too_deeply", 400, None, None,
+        "JSON may be nested up to 100 levels deep. Send a flatter value."),
+    ("unsupported_media_type", 422, None, None,
+        "Send JSON, with the header `Content-Type: application/json`."),
+    ("body_too_large", 413, None, None,
+        "The request body is larger than this relay accepts. Send less at a time."),
+    ("headers_too_large", 431, None, None,
+        "The request line and headers are larger than this relay accepts."),
+    ("bad_request", 400, None, None,
+        "This request cannot be understood."),
+    ("request_timeout", 408, None, 1,
+        "The request did not arrive in time. Send it again, without pauses."),
+
+# ------------------------------------------------------------ the request says something that cannot be done
+    ("invalid_request", 422, None, None,
+        "The request is not valid; `detail` names each field and what it must be."),
+    ("invalid_cursor", 422, None, None,
+        "A cursor is a message id as the relay gave it, like `1700000000000-1`."),
+    ("idempotency_key_invalid", 422, None, None,
+        "An idempotency key is made of printable ASCII characters."),
+    ("idempotency_key_too_long", 422, None, None,
+        "An idempotency key has at most 255 characters."),
+    ("idempotency_conflict", 422, None, None,
+        "This idempotency key was used for another message. Use a new key for each."),
+    ("bulk_too_large", 422, None, None,
+        "A bulk request carries at most 1,000 messages. Send several requests."),
+    ("atomic_needs_one_topic", 422, None, None,
+        "All messages of an atomic bulk request must be for the same topic."),
+
+# ------------------------------------------------------------------------------------ there is no such thing
+    ("not_found", 404, None, None,
+        "There is nothing at this address; `/docs` lists what there is."),
+    ("topic_not_found", 404, None, None,
+        "There is no such topic. A topic is made by the first message to it."),
+    ("upgrade_required", 404, None, None,
+        "This address speaks WebSocket only; ask for an upgrade to it."),
+    ("method_not_allowed", 405, None, None,
+        "This address does not know that method; `Allow` lists those it knows."),
+
+# ------------------------------------------------------------------------------- not now: worth trying again
+    ("overloaded", 503, 1013, 1,
+        "The relay has more to do than it can hold. Try again."),
+    ("too_many_connections", 503, 1013, 5,
+        "The relay has as many connections as it can hold. Try again later."),
+    ("store_unavailable", 503, None, 1,
+        "The store cannot be reached at the moment. Try again."),
+    ("store_full", 503, None, 5,
+        "The store has no room at the moment; nothing was lost. Try again later."),
+    ("store_read_only", 503, None, 1,
+        "The store takes no writes at the moment. Try again."),
+    ("store_loading", 503, None, 1,
+        "The store is starting and reads its data. Try again."),
+    ("store_busy", 503, None, 1,
+        "The store is occupied with something long. Try again."),
+    ("store_denied", 503, None, 5,
+        "The store does not let this relay in; its operator must correct the credentials or permissions."),
+    ("store_damaged", 503, None, 5,
+        "The store holds something else where this topic's stream should be; its operator must look."),
+    ("store_error", 503, None, 1,
+        "The store failed. Try again."),
+    ("shutting_down", 503, None, 1,
+        "This relay is stopping. Try again; another one may answer."),
+    ("internal_error", 500, 1011, 1,
+        "Something went wrong inside the relay, and was logged. Try again."),
+
+# ------------------------------------------------------------------------------ frames: the connection stays
+    ("binary_frame", None, None, None,
+        "Frames are JSON texts. Send text frames only."),
+    ("unknown_frame", None, None, None,
+        "The relay knows no frame of this type; `docs/protocol.md` lists those it does."),
+    ("not_subscribed", None, None, None,
+        "This connection is not subscribed to that topic."),
+    ("topic_ambiguous", None, None, None,
+        "This connection has several topics. Name the one that is meant in `topic`."),
+    ("client_id_required", None, None, None,
+        "Acknowledgements are kept by client. Subscribe with a `client_id`."),
+    ("too_many_subscriptions", None, None, None,
+        "This connection has as many topics as it may. Use another one too."),
+
+# ---------------------------------------------------------------------------------- the connection is closed
+    ("frame_too_large", None, 1009, None,
+        "The frame is larger than this relay accepts."),
+    ("going_away", None, 1012, 1,
+        "This relay is stopping. Connect again with your cursors."),
+    ("subscriber_failed", None, 4000, 1,
+        "The subscription failed inside the relay. Connect again with your cursors."),
+    ("slow_subscriber", None, 4001, 1,
+        "Nothing was read for too long. Connect again with your cursors."),
+    ("ping_timeout", None, 4002, 1,
+        "The connection did not answer in time. Connect again with your cursors."),
+    ("subscribe_timeout", None, 4003, 1,
+        "No subscribe frame came in time. Connect again and subscribe at once."),
+    ("taken_over", None, 4004, None,
+        "Another connection took over this client id."),
+)
+# fmt: on
+
+ERRORS: Mapping[str, ErrorKind] = MappingProxyType({row[0]: ErrorKind(*row) for row in _ROWS})
+"""Every error there is, by its code."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One wrong field: where it is (`body` or `query`, then names and indexes), what it must be, and a word
+    for programs.
+
+    Never holds what the client sent: a wrong value may be a secret in the wrong place.
+    """
+
+    loc: tuple[str | int, ...]
+    message: str
+    type: str = "value_error"
+
+    def as_json(self) -> dict[str, object]:
+        return {"loc": list(self.loc), "msg": self.message, "type": self.type}
+
+
+class RelayError(Exception):
+    """A request was not carried out; `code` is a row of the table (KeyError otherwise).
+
+    `detail` adds to the row's text and is shown to the client; `errors` are the fields of a request that is
+    not valid.
+    """
+
+    def __init__(self, code: str, detail: str = "", errors: Iterable[FieldError] = ()) -> None:
+        self.kind = ERRORS[code]
+        self.detail = detail
+        self.errors: Sequence[FieldError] = tuple(errors)
+        super().__init__(f"{code}: {detail}" if detail else code)
+
+    @property
+    def code(self) -> str:
+        return self.kind.code
+
+    @property
+    def message(self) -> str:
+        """What is shown to a person: the row's text, made precise by the detail."""
+        return f"{self.kind.message} {self.detail}" if self.detail else self.kind.message
+
+    @property
+    def details(self) -> list[dict[str, object]] | None:
+        """The wrong fields as JSON values, None if the error is not about fields."""
+        return [error.as_json() for error in self.errors] or None
+
+
+def body(error: RelayError) -> bytes:
+    """The JSON text that tells of `error`, the same shape at every address.
+
+    `detail` is where clients written for the older relay look: a list of fields for a request that is not
+    valid, else a text.
+    """
+    message = error.message
+    return msgspec.json.encode(
+        {
+            "error": error.code,
+            "message": message,
+            "detail": error.details or message,
+            "retry": error.kind.is_retryable,
+        }
+    )
+
+
+def render(error: RelayError) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of the answer to a request that ended in `error`."""
+    headers = {"Content-Type": "application/json"}
+    if error.kind.retry_after_seconds is not None:
+        headers["Retry-After"] = str(error.kind.retry_after_seconds)
+    return error.kind.status or 500, headers, body(error)
