@@ -130,7 +130,8 @@ def test_a_number_that_json_has_no_word_for_is_shown_as_text() -> None:
 
 def test_arguments_that_do_not_fit_lose_neither_the_message_nor_themselves() -> None:
     stream = set_up()
-    logger.info("topic %s: %d messages", "a")
+    arguments = ("a",)
+    logger.info("topic %s: %d messages", *arguments)
     assert only_object(stream)["message"] == "topic %s: %d messages ('a',)"
 
 

@@ -9,6 +9,7 @@ processes at once.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import hashlib
@@ -184,12 +185,21 @@ def fetch_pip(directory: Path) -> Path:
 
 
 def fetch(url: str, *, accept: str = "*/*") -> bytes:
-    request = urllib.request.Request(url, headers={"Accept": accept, "User-Agent": "pulsar-relay-installer"})
+    """The body at `url`. What stands before an @ in it is name and password, told to that host alone."""
+    parts = urllib.parse.urlsplit(url)
+    login, at, host = parts.netloc.rpartition("@")
+    plain = parts._replace(netloc=host).geturl()
+    request = urllib.request.Request(
+        plain, headers={"Accept": accept, "User-Agent": "pulsar-relay-installer"}
+    )
+    if at:
+        proof = base64.b64encode(urllib.parse.unquote_to_bytes(login)).decode()
+        request.add_unredirected_header("Authorization", f"Basic {proof}")
     context = ssl.create_default_context(cafile=os.environ.get("PIP_CERT"))
     with urllib.request.urlopen(request, timeout=DOWNLOAD_TIMEOUT_SECONDS, context=context) as answer:
         content: bytes = answer.read(LARGEST_DOWNLOAD_BYTES + 1)
     if len(content) > LARGEST_DOWNLOAD_BYTES:
-        raise ValueError(f"{url} is too large")
+        raise ValueError(f"{plain} is too large")
     return content
 
 
