@@ -208,11 +208,16 @@ class StartSubscriber:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One topic of a subscribe request: where to begin. `epoch` is checked if the client presents one."""
+    """One topic of a subscribe request: where to begin. `epoch` is checked if the client presents one.
+
+    `proves`: a message id in `start` was given out for this topic and must be shown to be part of its stream; without it the id is
+    only a time to begin at.
+    """
 
     topic: str
     start: MessageId | Start
     epoch: str | None = None
+    proves: bool = True
 
 
 @dataclass(frozen=True, slots=True)

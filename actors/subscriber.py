@@ -76,7 +76,7 @@ class Subscription:
         self.epoch = wanted.epoch
         self.request: SubscribeRequest | None = request
         self.cursor: MessageId | None = wanted.start if isinstance(wanted.start, MessageId) else None
-        self.proves = self.cursor is not None
+        self.proves = self.cursor is not None and wanted.proves
         self.stage = Stage.LOCATING
         self.ticket = 0
         self.failures = 0
