@@ -8,12 +8,11 @@ fails at that moment instead of at its timeout.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from thespian.actors import ActorAddress, PoisonMessage
 
-if TYPE_CHECKING:
-    from actors.mailbox import Mailbox
+from actors.mailbox import Mailbox, running_loop
 
 
 class AskTimeout(TimeoutError):  # noqa: N818  # says what happened, as TimeoutError does
@@ -92,11 +91,7 @@ class Ask(ActorAddress):  # type: ignore[misc]  # thespian has no type hints
         if loop.is_closed():
             return
         # The last reference may go on any thread, even in a garbage collection.
-        try:
-            here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
-        except RuntimeError:
-            here = None
-        if here is loop:
+        if running_loop() is loop:
             give_up(self._future)
         else:
             loop.call_soon_threadsafe(give_up, self._future)

@@ -11,18 +11,18 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any
 
+from actors.mailbox import Envelope, Mailbox, running_loop
 from actors.work import PerformFailed, Timer, Work
 
 if TYPE_CHECKING:
     from actors.cell import Cell
-    from actors.mailbox import Envelope, Mailbox
 
 
 class Carrier:
     """`timers()` yields every timer that is armed. `messages_limit`: of one blocking call; 0 is none."""
 
     def __init__(self, mailbox: Mailbox, timers: Callable[[], Iterator[Timer]]) -> None:
-        self._mailbox = mailbox
+        self.mailbox = mailbox
         self._timers = timers
         self._works: set[Work] = set()
         self._own_loop: asyncio.AbstractEventLoop | None = None
@@ -30,24 +30,23 @@ class Carrier:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.listeners_elsewhere = 0
         self.messages_limit = 0
+        self._is_closed = False
 
     def attach(self) -> asyncio.AbstractEventLoop:
         """The loop actors run on: the one running in this thread, else the last one, else one of our own."""
-        try:
-            running: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
-        except RuntimeError:
-            running = None
-        loop = self.loop
-        if (
-            loop is not None
-            and not loop.is_closed()
-            and (running is None or running is loop or loop.is_running())
-        ):
+        loop, running = self.loop, running_loop()
+        if loop is not None and (running is loop or loop.is_running()):
             return loop
-        if running is None:
-            self._own_loop = running = asyncio.new_event_loop()
-        self._move_to(running)
-        return running
+        if running is not None:
+            self._move_to(running)
+            return running
+        if loop is not None and not loop.is_closed():
+            return loop
+        if self._is_closed:
+            raise RuntimeError("the actor system is shut down")
+        self._own_loop = asyncio.new_event_loop()
+        self._move_to(self._own_loop)
+        return self._own_loop
 
     def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
         """Timers come along; work cannot leave its loop, and has failed for its actors."""
@@ -61,51 +60,50 @@ class Carrier:
         if self._own_loop is not None and self._own_loop is not loop:
             self._own_loop.close()
             self._own_loop = None
-        self._mailbox.bind(loop)
+        self.mailbox.bind(loop)
 
-    def post_from_outside(self, envelope: Envelope) -> bool:
-        """False, and nothing is posted, if no loop runs: then the caller has to turn one."""
-        loop = self.attach()
-        if is_running_here(loop):
-            self._mailbox.put(envelope)
-            self._mailbox.wake()
-        elif loop.is_running():
-            self._mailbox.put(envelope)
-            loop.call_soon_threadsafe(self._mailbox.wake)
-        else:
-            return False
-        return True
+    # Blocking
 
-    def turn(self, envelope: Envelope | None, enough: Callable[[], bool], seconds: float | None) -> None:
-        """Block and run actors until `enough()`, or `seconds` have passed, or nothing can arrive any more."""
+    def turn(
+        self, envelope: Envelope | None, heard: Callable[[], bool] | None, seconds: float | None
+    ) -> None:
+        """Deliver `envelope`, blocking, while no loop runs.
+
+        With `heard`: until it is true, or `seconds` have passed, or nothing can come any more. Without: until
+        the mailbox is empty. Raises RuntimeError once more than `messages_limit` messages were delivered.
+        """
         loop = self.attach()
         # Timers that are due come first, as if they had fired while nobody turned the loop.
-        loop.call_soon(loop.stop)
-        loop.run_forever()
+        self._turn_once(loop)
         if envelope is not None:
-            self._mailbox.put(envelope)
-        deadline = None if seconds is None else time.monotonic() + seconds
-        limit = self._mailbox.delivered + self.messages_limit if self.messages_limit else None
-
-        def settle() -> None:
-            too_many = limit is not None and self._mailbox.delivered > limit
-            if too_many or enough() or not (len(self._mailbox) or self._may_arrive(deadline)):
-                loop.stop()
-
-        self._mailbox.after_burst = self._settle = settle
+            self.mailbox.put(envelope)
+        turning = _Turning(self, loop, heard, seconds)
+        self.mailbox.after_burst = self._settle = turning.settle
         alarm = None if seconds is None else loop.call_later(seconds, loop.stop)
-        self._mailbox.wake()
-        loop.call_soon(settle)
+        # Bound anew: a burst may have been planned on another system's loop, which has stopped since.
+        loop.call_soon(self.mailbox.bind, loop)
+        loop.call_soon(turning.settle)
         try:
             loop.run_forever()
         finally:
-            self._mailbox.after_burst = self._settle = None
+            self.mailbox.after_burst = self._settle = None
             if alarm is not None:
                 alarm.cancel()
-        if limit is not None and self._mailbox.delivered > limit:
+        if turning.is_over_limit():
             raise RuntimeError("Too many sends")
 
-    def _may_arrive(self, deadline: float | None) -> bool:
+    def run(self, function: Callable[[], None]) -> None:
+        """Call `function` in the loop, blocking, while no loop runs."""
+        loop = self.attach()
+        loop.call_soon(function)
+        self._turn_once(loop)
+
+    def _turn_once(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+
+    def may_come(self, deadline: float | None) -> bool:
+        """Whether a message may yet come by itself: from work, another thread, a timer before then."""
         if self._works or self.listeners_elsewhere:
             return True
         return any(deadline is None or timer.when <= deadline for timer in self._timers())
@@ -154,17 +152,53 @@ class Carrier:
         return True
 
     def close(self) -> None:
-        """Let go of the carrier's own loop. The program's loop goes on, with the work that is left on it."""
-        if self._own_loop is not None and not self._own_loop.is_running():
-            self._own_loop.close()
-            self._own_loop = None
+        """Let go of our own loop; work that is left on it is cancelled. The program's loop goes on."""
+        self._is_closed = True
+        loop, self._own_loop = self._own_loop, None
+        if loop is None:
+            return
+        futures = [work.future for work in self._works]
+        for future in futures:
+            future.cancel()
+        if futures:
+            loop.run_until_complete(asyncio.wait(futures))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
 
 
-def is_running_here(loop: asyncio.AbstractEventLoop) -> bool:
-    try:
-        return asyncio.get_running_loop() is loop
-    except RuntimeError:
-        return False
+class _Turning:
+    """One blocking call: decides when the loop may stop."""
+
+    def __init__(
+        self,
+        carrier: Carrier,
+        loop: asyncio.AbstractEventLoop,
+        heard: Callable[[], bool] | None,
+        seconds: float | None,
+    ) -> None:
+        self._carrier = carrier
+        self._mailbox = carrier.mailbox
+        self._loop = loop
+        self._heard = heard
+        self._deadline = None if seconds is None else time.monotonic() + seconds
+        self._most = carrier.mailbox.delivered + carrier.messages_limit if carrier.messages_limit else None
+        self._was_quiet = False
+
+    def is_over_limit(self) -> bool:
+        return self._most is not None and self._mailbox.delivered > self._most
+
+    def settle(self) -> None:
+        """Called when something has happened: a burst, the end of some work."""
+        if self.is_over_limit() or (self._heard is not None and self._heard()):
+            self._loop.stop()
+        elif len(self._mailbox) or (self._heard is not None and self._carrier.may_come(self._deadline)):
+            self._was_quiet = False
+        elif self._was_quiet:
+            self._loop.stop()
+        else:
+            # Once more round: what another system's actors were sent meanwhile may bring an answer.
+            self._was_quiet = True
+            self._loop.call_soon(self.settle)
 
 
 async def _result_of(awaitable: Awaitable[Any]) -> Any:

@@ -34,8 +34,8 @@ class Mailbox:
 
     `extraordinary(receiver, message, sender)` is called instead of the receiver when the receiver is dead
     (its `receive` is None) or the class of the message is not in `ordinary`. `failed(receiver, message,
-    sender, error)` is called when either of them raised. Not thread-safe, except `put`: from another thread,
-    `put` and then have the loop call `wake` (`loop.call_soon_threadsafe`).
+    sender, error)` is called when either of them raised. Any thread may `put` and `wake`; all else is
+    for the thread whose loop runs the bursts.
     """
 
     __slots__ = (
@@ -100,17 +100,33 @@ class Mailbox:
         self.wake()
 
     def wake(self) -> None:
-        """Have what was put delivered soon, and never before this returns. On the loop's thread only."""
-        if self.idle and self._envelopes and self._loop is not None:
+        """Have what was put delivered soon, and never before this returns.
+
+        Where the mailbox's loop does not run, a loop that runs here stands in: actors of two systems can then
+        talk while a blocking call turns the loop of only one. Where none runs, what was put waits.
+        """
+        if not self.idle or not self._envelopes:
+            return
+        loop, running = self._loop, running_loop()
+        # Not idle first: on another thread the burst may be over before call_soon_threadsafe has returned.
+        if running is loop and loop is not None:
             self.idle = False
-            self._loop.call_soon(self.burst, context=self._context)
+            loop.call_soon(self.burst, context=self._context)
+        elif loop is not None and loop.is_running():
+            self.idle = False
+            loop.call_soon_threadsafe(self.burst, context=self._context)
+        elif running is not None:
+            self.idle = False
+            running.call_soon(self.burst, context=self._context)
 
     def burst(self) -> None:
         """Deliver until the mailbox is empty or a bound is reached; plan the next burst if anything is left.
 
-        Must not be called from a handler. What a handler raises is given to `failed`; KeyboardInterrupt and
-        SystemExit leave this method, with the mailbox in order.
+        Called from a handler it does nothing: bursts do not nest. What a handler raises is given to `failed`;
+        KeyboardInterrupt and SystemExit leave this method, with the mailbox in order.
         """
+        if self.bursting:
+            return
         popleft = self._envelopes.popleft
         ordinary = self.ordinary
         started = now = perf_counter()
@@ -154,3 +170,11 @@ class Mailbox:
         self.wake()
         if self.after_burst is not None:
             self.after_burst()
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The loop that runs in this thread."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -43,8 +43,9 @@ class Listener(ActorAddress):  # type: ignore[misc]  # thespian has no type hint
         self._arrived: deque[Any] = deque(maxlen=UNHEARD_MESSAGES_KEPT)
         self._changed = threading.Condition()
 
-    def __len__(self) -> int:
-        return len(self._arrived)
+    # Not __len__: an address is true, whether anything has arrived or not.
+    def has_heard(self) -> bool:
+        return bool(self._arrived)
 
     def receive(self, message: Any, _sender: Any) -> None:
         if not isInternalActorSystemMessage(message):

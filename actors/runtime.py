@@ -26,10 +26,10 @@ from thespian.actors import ActorExitRequest, ActorSystem, ThespianGeneration
 from thespian.system.timing import timePeriodSeconds
 
 from actors.ask import Ask, AskFailed, AskTimeout, DeadActorError, PoisonError, UnansweredError, expire
-from actors.carrier import Carrier, is_running_here
+from actors.carrier import Carrier
 from actors.cell import Cell
 from actors.loop_actor import LoopActor
-from actors.mailbox import Envelope
+from actors.mailbox import Envelope, running_loop
 from actors.outside import NOTHING
 from actors.population import Population
 from actors.work import Performed, PerformFailed, Timer
@@ -90,8 +90,10 @@ class AsyncioSystemBase:
     def tell(self, address: Any, message: Any) -> None:
         """Send from the outside. Returns at once where a loop runs, else when all that follows is done."""
         envelope = (self.population.resolve(address), message, self._listener)
-        if not self.carrier.post_from_outside(envelope):
-            self.carrier.turn(envelope, self._nothing_waits, None)
+        if self.carrier.attach().is_running():
+            self.population.post(envelope)
+        else:
+            self.carrier.turn(envelope, None, None)
 
     def ask(self, address: Any, message: Any, timeout: timedelta | float | None = None) -> Any:
         """Send, then `listen`. Blocks."""
@@ -108,13 +110,12 @@ class AsyncioSystemBase:
     def _listen(self, envelope: Envelope | None, timeout: timedelta | float | None) -> Any:
         refuse_to_block()
         seconds = None if timeout is None else timePeriodSeconds(timeout)
-        loop = self.carrier.attach()
-        if loop.is_running():
+        if self.carrier.attach().is_running():
             if envelope is not None:
-                self.carrier.post_from_outside(envelope)
+                self.population.post(envelope)
             message = self._listener.wait(seconds)
         else:
-            self.carrier.turn(envelope, lambda: len(self._listener) > 0, seconds)
+            self.carrier.turn(envelope, self._listener.has_heard, seconds)
             message = self._listener.take()
         return None if message is NOTHING else message
 
@@ -126,13 +127,11 @@ class AsyncioSystemBase:
         ask's address let it go. Cancelling the future drops a late answer; the message itself is not called
         back.
         """
-        loop = self.carrier.loop
-        if loop is None or not is_running_here(loop):
-            loop = self.carrier.attach()
-            if not is_running_here(loop):
-                raise RuntimeError(
-                    "ask_soon is for the thread in which the actors' loop runs; elsewhere, use ask"
-                )
+        loop = running_loop()
+        if loop is None or (loop is not self.carrier.loop and loop is not self.carrier.attach()):
+            raise RuntimeError(
+                "ask_soon is for the thread in which the actors' loop runs; elsewhere, use ask"
+            )
         receiver = self.population.resolve(address)
         future: asyncio.Future[Any] = loop.create_future()
         timer = None if timeout is None else loop.call_later(timeout, expire, future, receiver, timeout)
@@ -141,9 +140,6 @@ class AsyncioSystemBase:
 
     def external_clone(self) -> PrivateContext:
         return PrivateContext(self)
-
-    def _nothing_waits(self) -> bool:
-        return not len(self.mailbox)
 
     # The system's rarer services
 
@@ -173,7 +169,7 @@ class AsyncioSystemBase:
     def loadActorSource(self, source: Any) -> str:
         source_hash = self.sources.load(source)
         if not self.carrier.attach().is_running():
-            self.carrier.turn(None, self._nothing_waits, None)
+            self.carrier.turn(None, None, None)
         return source_hash
 
     def unloadActorSource(self, source_hash: str) -> None:
@@ -191,17 +187,21 @@ class AsyncioSystemBase:
         if to the dead, answered by AskFailed. Their timers end with them; work not marked cancel_on_exit is
         left to its loop.
         """
-        loop = self.carrier.loop
-        if loop is None or not loop.is_running():
-            self._stop_all()
-        elif not is_running_here(loop):
+        if self.population.is_closed:
+            return
+        loop = self.carrier.attach()
+        if running_loop() is loop:
+            if self.mailbox.bursting:
+                loop.call_soon(self._stop_all)
+            else:
+                self._stop_all()
+        elif loop.is_running():
             done = threading.Event()
             loop.call_soon_threadsafe(self._stop_all, done)
             done.wait()
-        elif self.mailbox.bursting:
-            loop.call_soon(self._stop_all)
         else:
-            self._stop_all()
+            self.carrier.run(self._stop_all)
+            self.carrier.close()
 
     def _stop_all(self, done: threading.Event | None = None) -> None:
         population = self.population
@@ -212,7 +212,6 @@ class AsyncioSystemBase:
             while len(self.mailbox):
                 self.mailbox.burst()
         self.sources.unload_all()
-        self.carrier.close()
         if done is not None:
             done.set()
 
@@ -253,9 +252,8 @@ class PrivateContext:
 
     def tell(self, address: Any, message: Any) -> None:
         """Returns at once. Where no loop runs, the message waits for a blocking call of another thread."""
-        envelope = (self._base.population.resolve(address), message, self._listener)
-        if not self._base.carrier.post_from_outside(envelope):
-            self._base.mailbox.put(envelope)
+        population = self._base.population
+        population.post((population.resolve(address), message, self._listener))
 
     def ask(self, address: Any, message: Any, timeout: timedelta | float | None = None) -> Any:
         self.tell(address, message)
@@ -281,11 +279,8 @@ def base_of(system: ActorSystem) -> AsyncioSystemBase:
 
 
 def refuse_to_block() -> None:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return
-    raise RuntimeError("ask and listen would block the running event loop; await ask_soon instead")
+    if running_loop() is not None:
+        raise RuntimeError("ask and listen would block the running event loop; await ask_soon instead")
 
 
 def _own_capabilities() -> dict[str, Any]:
