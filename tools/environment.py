@@ -141,7 +141,9 @@ def make_by_hand() -> None:
 def add_pip() -> None:
     """From what Python brings along, else by the pip it was started with, else from the index."""
     # Its complaint would only alarm: Debian's says to install a package, and it can be done without.
-    ensurepip = subprocess.run([str(PYTHON), "-m", "ensurepip"], capture_output=True, check=False)
+    ensurepip = subprocess.run(
+        [str(PYTHON), "-m", "ensurepip", "--default-pip"], capture_output=True, check=False
+    )
     if ensurepip.returncode == 0:
         return
     if importlib.util.find_spec("pip") is not None:
