@@ -1,0 +1,191 @@
+"""Metrics: what the worker counts, in Prometheus' terms.
+
+The actors count in plain integers; here they are read when somebody scrapes. No series has a label whose values a client can invent.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from actors.protocol import (
+    Appended,
+    Archive,
+    Counters,
+    Description,
+    HistoryPage,
+    Position,
+    Publish,
+    Store,
+    StoreError,
+    StreamPage,
+)
+from actors.stream import MessageId
+from pulsar_relay.relay import Relay
+
+T = TypeVar("T")
+
+LATENCY_BOUNDS_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Latency:
+    """A histogram of seconds: one bisection an observation, formatted when scraped."""
+
+    __slots__ = ("_counts", "_sum")
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(LATENCY_BOUNDS_SECONDS) + 1)
+        self._sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self._counts[bisect_left(LATENCY_BOUNDS_SECONDS, seconds)] += 1
+        self._sum += seconds
+
+    def family(self, name: str, documentation: str) -> HistogramMetricFamily:
+        total = 0
+        buckets = []
+        for bound, count in zip([*map(str, LATENCY_BOUNDS_SECONDS), "+Inf"], self._counts, strict=True):
+            total += count
+            buckets.append((bound, total))
+        return HistogramMetricFamily(name, documentation, buckets=buckets, sum_value=self._sum)
+
+
+class WorkerMetrics:
+    """Everything one worker exports. `watch` names the relay whose counters are read at each scrape."""
+
+    def __init__(self) -> None:
+        self._counters = Counters()
+        self._connections: Mapping[str, int] = {}
+        self.publish_latency = Latency()
+        self.delivery_latency = Latency()
+        self.valkey_latency = Latency()
+        self.valkey_operations: Counter[str] = Counter()
+        self.valkey_errors: Counter[str] = Counter()
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self.registry.register(self)
+
+    def watch(self, relay: Relay) -> None:
+        self._counters = relay.counters
+        self._connections = relay.connections
+
+    def collect(self) -> Iterator[Metric]:
+        for name, documentation, value in self._counted():
+            yield CounterMetricFamily(name, documentation, value=value)
+        lagging = "Subscribers that read from their cursor because their connection is slow."
+        yield GaugeMetricFamily("relay_lagging_subscribers", lagging, value=self._counters.lagging_subscribers)
+        yield _labelled(
+            GaugeMetricFamily("relay_connections", "Open subscribers by transport.", labels=["transport"]),
+            {"websocket": 0, "sse": 0, "poll": 0, **self._connections},
+        )
+        yield _labelled(
+            CounterMetricFamily("relay_valkey_operations", "Operations on Valkey.", labels=["operation"]),
+            self.valkey_operations,
+        )
+        yield _labelled(
+            CounterMetricFamily("relay_valkey_errors", "Operations on Valkey that failed.", labels=["code"]),
+            self.valkey_errors,
+        )
+        yield self.publish_latency.family(
+            "relay_publish_latency_seconds", "From a publish being understood to its append being confirmed."
+        )
+        yield self.delivery_latency.family(
+            "relay_delivery_latency_seconds", "From the time in a message's id to its batch being encoded to be written."
+        )
+        yield self.valkey_latency.family("relay_valkey_latency_seconds", "Duration of operations on Valkey.")
+
+    def _counted(self) -> Iterator[tuple[str, str, int]]:
+        counters = self._counters
+        yield "relay_messages_received", "Messages published and appended.", counters.messages_published
+        yield "relay_messages_delivered", "Messages handed to subscribers' connections.", counters.messages_delivered
+        yield "relay_publishes_replayed", "Publishes answered from an earlier attempt.", counters.replayed_publishes
+        yield "relay_publishes_refused", "Publishes that were not appended.", counters.refused_publishes
+        yield "relay_appends", "Batches appended: messages received by this is the group commit's size.", counters.append_batches
+        yield "relay_hot_buffer_hits", "Fetches served from memory.", counters.hot_hits
+        yield "relay_hot_buffer_misses", "Fetches that had to read the stream.", counters.hot_misses
+        yield "relay_gaps", "Gaps announced to subscribers.", counters.gaps
+        yield "relay_resets", "Resets announced to subscribers.", counters.resets
+        yield "relay_order_inversions", "Deliveries at or below a cursor; anything but 0 is a bug.", counters.order_inversions
+        yield "relay_subscribers_demoted", "Times a slow subscriber was sent to read from its cursor.", counters.demotions
+        yield "relay_messages_trimmed", "Messages removed by retention.", counters.trimmed_messages
+        yield "relay_topics_failed", "Topic actors that failed and were rebuilt; anything but 0 is a bug.", counters.topics_failed
+
+
+def _labelled(family: Any, values: Mapping[str, float]) -> Metric:
+    for label, value in sorted(values.items()):
+        family.add_metric([label], value)
+    return family  # type: ignore[no-any-return]
+
+
+class MeteredStore:
+    """A store, counted and timed: the `Store` and `Archive` ports again, around the real ones."""
+
+    def __init__(self, store: Store, archive: Archive, metrics: WorkerMetrics) -> None:
+        self._store = store
+        self._archive = archive
+        self._metrics = metrics
+
+    async def _metered(self, operation: str, awaitable: Awaitable[T]) -> T:
+        metrics = self._metrics
+        metrics.valkey_operations[operation] += 1
+        started = time.perf_counter()
+        try:
+            return await awaitable
+        except StoreError as error:
+            metrics.valkey_errors[error.code] += 1
+            raise
+        finally:
+            metrics.valkey_latency.observe(time.perf_counter() - started)
+
+    async def append(self, topic: str, publishes: Sequence[Publish], floor: MessageId) -> Appended:
+        return await self._metered("append", self._store.append(topic, publishes, floor))
+
+    async def read(self, topic: str, after: MessageId, max_messages: int, max_bytes: int) -> StreamPage:
+        return await self._metered("read", self._store.read(topic, after, max_messages, max_bytes))
+
+    async def follow(self, topic: str) -> Position:
+        return await self._metered("follow", self._store.follow(topic))
+
+    def unfollow(self, topic: str) -> None:
+        self._store.unfollow(topic)
+
+    async def position(self, topic: str) -> Position:
+        return await self._metered("position", self._store.position(topic))
+
+    async def positions(self, topics: Sequence[str]) -> Sequence[Position]:
+        return await self._metered("positions", self._store.positions(topics))
+
+    async def trim(self, topic: str, before_ms: int) -> int:
+        return await self._metered("trim", self._store.trim(topic, before_ms))
+
+    async def delete(self, topic: str) -> Position | None:
+        return await self._metered("delete", self._store.delete(topic))
+
+    async def acknowledge(self, client_id: str, cursors: Mapping[str, MessageId]) -> None:
+        await self._metered("acknowledge", self._store.acknowledge(client_id, cursors))
+
+    async def acknowledged(self, client_id: str, topics: Sequence[str]) -> Mapping[str, MessageId]:
+        return await self._metered("acknowledged", self._store.acknowledged(client_id, topics))
+
+    async def history(
+        self, topic: str, cursor: MessageId | None, max_messages: int, max_bytes: int, *, descends: bool
+    ) -> HistoryPage:
+        page = self._archive.history(topic, cursor, max_messages, max_bytes, descends=descends)
+        return await self._metered("history", page)
+
+    async def describe(self, topic: str) -> Description | None:
+        return await self._metered("describe", self._archive.describe(topic))
+
+    async def topics(self, after: str, limit: int) -> Sequence[str]:
+        return await self._metered("topics", self._archive.topics(after, limit))
+
+    async def topic_count(self) -> int:
+        return await self._metered("topic_count", self._archive.topic_count())

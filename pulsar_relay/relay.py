@@ -1,0 +1,208 @@
+"""Relay: the one object the front end knows. Where `await` meets actor.
+
+Each method sends a message and awaits its answer; a refusal is raised as `RelayError`. It holds no message and no subscription
+itself, only who is connected by which transport.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, TypeVar, cast
+
+from thespian.actors import ActorSystem
+
+from actors.archive import ArchiveActor
+from actors.directory import DirectoryActor
+from actors.protocol import (
+    Acknowledge,
+    Archive,
+    Census,
+    CountTopics,
+    CompareNow,
+    Counters,
+    Dedupe,
+    DeleteTopic,
+    Describe,
+    Description,
+    Disconnect,
+    Draft,
+    Drained,
+    Expire,
+    Fed,
+    HistoryPage,
+    ListTopics,
+    Publish,
+    Published,
+    ReadHistory,
+    Refused,
+    Sink,
+    StartArchive,
+    StartDirectory,
+    StartSubscriber,
+    Store,
+    Subscribe,
+    TakeCensus,
+    TopicDeleted,
+    TopicLimits,
+    Unsubscribe,
+    WallClock,
+)
+from actors.runtime import AskFailed, AsyncioSystemBase
+from actors.stream import MessageId
+from actors.subscriber import SubscriberActor
+from pulsar_relay.errors import RelayError
+
+T = TypeVar("T")
+
+
+class Subscriber:
+    """A connection's line to its `SubscriberActor`. Every method returns at once; answers go to the connection's sink."""
+
+    __slots__ = ("_address", "_base", "_is_gone", "_on_gone")
+
+    def __init__(self, base: AsyncioSystemBase, address: Any, on_gone: Any) -> None:
+        self._base = base
+        self._address = address
+        self._on_gone = on_gone
+        self._is_gone = False
+
+    def tell(self, message: Subscribe | Unsubscribe | Acknowledge | Drained | Expire) -> None:
+        if not self._is_gone:
+            self._base.tell(self._address, message)
+
+    def disconnect(self) -> None:
+        """The connection is over. May be called again."""
+        if not self._is_gone:
+            self._is_gone = True
+            self._base.tell(self._address, Disconnect())
+            self._on_gone()
+
+
+class Relay:
+    """One per worker, on its loop. `start` before anything else."""
+
+    def __init__(
+        self,
+        store: Store,
+        archive: Archive,
+        limits: TopicLimits,
+        clock: WallClock,
+        *,
+        tick_seconds: float,
+        compare_seconds: float,
+        page_max_messages: int,
+    ) -> None:
+        self._store = store
+        self._archive_port = archive
+        self._limits = limits
+        self._tick_seconds = tick_seconds
+        self._compare_seconds = compare_seconds
+        self._page_max_messages = page_max_messages
+        self._subscriber_ids = itertools.count(1)
+        self.clock = clock
+        self.counters = Counters()
+        self.connections: Counter[str] = Counter()
+        """Open subscribers by transport."""
+        self.is_accepting = True
+        """False once the relay is stopping: new subscribers and publishes are refused."""
+
+    def start(self) -> None:
+        self.base = AsyncioSystemBase()
+        self._system = ActorSystem(systemBase=self.base, transientUnique=True)
+        self._directory = self._system.createActor(DirectoryActor)
+        self._archive = self._system.createActor(ArchiveActor)
+        start = StartDirectory(
+            self._store, self._limits, self.clock, self.counters, self._tick_seconds, self._compare_seconds
+        )
+        self.base.tell(self._directory, start)
+        self.base.tell(self._archive, StartArchive(self._archive_port))
+
+    def stop(self) -> None:
+        """End all actors; who still waits for an answer gets a refusal."""
+        self._system.shutdown()
+
+    # What the feed tells
+
+    def take_news(self, fed: Fed) -> None:
+        self.base.tell(self._directory, fed)
+
+    def compare_now(self) -> None:
+        self.base.tell(self._directory, CompareNow())
+
+    # What producers ask
+
+    async def publish(self, topic: str, drafts: Sequence[Draft], dedupe: Dedupe | None = None) -> Published:
+        """Append the drafts in one step, and return when they are in the stream.
+
+        Cancelling the call does not call the publish back.
+        """
+        if not self.is_accepting:
+            raise RelayError("shutting_down")
+        return await self._ask(self._directory, Publish(topic, tuple(drafts), dedupe), Published)
+
+    # What subscribers ask
+
+    def open_subscriber(
+        self, sink: Sink, transport: str, *, completes: bool = False, max_messages: int | None = None
+    ) -> Subscriber:
+        """A subscriber that writes to `sink`; `completes` makes it a long-poll, with at most `max_messages` a topic."""
+        if not self.is_accepting:
+            raise RelayError("shutting_down")
+        address = self._system.createActor(SubscriberActor)
+        start = StartSubscriber(
+            next(self._subscriber_ids),
+            sink,
+            self._directory,
+            self._store,
+            max_messages or self._page_max_messages,
+            completes,
+            self.counters,
+        )
+        self.base.tell(address, start)
+        self.connections[transport] += 1
+        return Subscriber(self.base, address, lambda: self.connections.subtract((transport,)))
+
+    async def history(
+        self, topic: str, cursor: MessageId | None, max_messages: int, *, descends: bool
+    ) -> HistoryPage:
+        ask = ReadHistory(topic, cursor, max_messages, self._limits.page_max_bytes, descends)
+        return await self._ask(self._archive, ask, HistoryPage)
+
+    async def describe(self, topic: str) -> Description:
+        """What is stored of a topic; `topic_not_found` if nothing ever was."""
+        description = await self._answer(self._archive, Describe(topic))
+        if description is None:
+            raise RelayError("topic_not_found")
+        return cast(Description, description)
+
+    async def topics(self, after: str, limit: int) -> list[str]:
+        return cast(list[str], await self._answer(self._archive, ListTopics(after, limit)))
+
+    async def topic_count(self) -> int:
+        return cast(int, await self._answer(self._archive, CountTopics()))
+
+    async def delete(self, topic: str) -> None:
+        """Delete a topic with its messages; `topic_not_found` if there is none."""
+        deleted = await self._ask(self._directory, DeleteTopic(topic), TopicDeleted)
+        if not deleted.existed:
+            raise RelayError("topic_not_found")
+
+    async def census(self) -> Census:
+        return await self._ask(self._directory, TakeCensus(), Census)
+
+    async def _ask(self, address: Any, message: Any, answer_type: type[T]) -> T:
+        answer = await self._answer(address, message)
+        assert isinstance(answer, answer_type), answer
+        return answer
+
+    async def _answer(self, address: Any, message: Any) -> Any:
+        try:
+            answer = await self.base.ask_soon(address, message)
+        except AskFailed as error:
+            # The actor failed, and was logged where it did; or the relay is stopping around us.
+            raise RelayError("internal_error" if self.is_accepting else "shutting_down") from error
+        if isinstance(answer, Refused):
+            raise RelayError(answer.code, answer.detail)
+        return answer

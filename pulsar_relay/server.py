@@ -1,0 +1,260 @@
+"""The composition root: builds a worker from the settings, starts and stops it in a written order.
+
+Start: embedded Valkey (if none is configured) -> store and feed -> actors -> probe -> ports. So whoever can connect can publish.
+
+Stop: not ready -> no new connections -> waiting polls answered, WebSockets closed 1012, streams ended -> appends finish -> actors ->
+feed and store -> embedded Valkey. All within `server.shutdown_deadline`; what is acknowledged is in the stream long before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import secrets
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+from valkey.asyncio import Valkey
+
+from actors.protocol import StoreError, TopicLimits
+from actors.stream import HotLimits
+from pulsar_relay import apidoc, wire
+from pulsar_relay.metrics import MeteredStore, WorkerMetrics
+from pulsar_relay.relay import Relay
+from pulsar_relay.settings import Settings
+from pulsar_relay.store.client import make_client
+from pulsar_relay.store.embedded import EmbeddedValkey
+from pulsar_relay.store.feed import Feed
+from pulsar_relay.store.probe import Probe
+from pulsar_relay.store.retention import Retention
+from pulsar_relay.store.valkey import ValkeyStore
+from pulsar_relay.web.connections import OpenConnections
+from pulsar_relay.web.cursor_cookie import CursorCookie
+from pulsar_relay.web.front import FrontServer
+from pulsar_relay.web.poll import Waiters
+from pulsar_relay.web.publish import Publisher
+from pulsar_relay.web.routes import FrontParts, api_application, metrics_application
+
+logger = logging.getLogger(__name__)
+
+RESERVED_FILES = 256
+"""Descriptors kept for Valkey, logs, the embedded server and accepting: at the limit an accept loop spins."""
+STORE_RETRY_SECONDS = 0.5
+DRAIN_CHECK_SECONDS = 0.02
+
+
+def wall_clock() -> int:
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where a started worker listens."""
+
+    api: int
+    metrics: int | None
+
+
+class Worker:
+    """One relay in this process and loop."""
+
+    def __init__(self, settings: Settings, unix_socket: str | None = None) -> None:
+        self._settings = settings
+        self._name = secrets.token_hex(6)
+        valkey = settings.valkey
+        self._client: Valkey = make_client(valkey, unix_socket)
+        self._feed = Feed(self._client, self._name, valkey.command_timeout_seconds)
+        self._store = ValkeyStore(self._client, self._feed, self._name, settings.storage)
+        self.connections = OpenConnections()
+        self.waiters = Waiters()
+        self._build_relay()
+        self._probe = Probe(self._store, self._feed, interval_seconds=1.0)
+        self._retention = Retention(
+            self._client,
+            int(settings.storage.persistent_tier_retention_seconds * 1000),
+            settings.storage.trim_interval_seconds,
+        )
+        self._servers: list[HTTPServer] = []
+
+    def _build_relay(self) -> None:
+        settings = self._settings
+        # The relay counts, the metrics read what it counted, and meter the store it works on.
+        self.metrics = WorkerMetrics()
+        store = MeteredStore(self._store, self._store, self.metrics)
+        self.relay = Relay(
+            store,
+            store,
+            topic_limits(settings),
+            wall_clock,
+            tick_seconds=settings.storage.trim_interval_seconds,
+            compare_seconds=settings.topic.compare_interval_seconds,
+            page_max_messages=settings.subscriber.page_max_messages,
+        )
+        self.metrics.watch(self.relay)
+
+    async def start(self) -> Ports:
+        """Returns when requests are answered. The store may still be away: then they are answered 503."""
+        settings = self._settings
+        self.relay.start()
+        self._feed.start(self.relay.take_news, self.relay.compare_now)
+        self._probe.start()
+        self._retention.start()
+        cookies = CursorCookie(await self._cookie_key())
+        parts = self._front_parts(cookies)
+        api = FrontServer(
+            api_application(parts),
+            settings.server,
+            max_connections(settings.server.max_connections),
+            lambda: self.relay.connections["websocket"],
+        )
+        port = self._listen(api, settings.server.host, settings.server.port)
+        metrics_port = None
+        if settings.server.metrics_port is not None:
+            metrics = HTTPServer(metrics_application(parts))
+            metrics_port = self._listen(metrics, settings.server.metrics_host, settings.server.metrics_port)
+        return Ports(port, metrics_port)
+
+    async def _cookie_key(self) -> str:
+        """From the store, where all workers find the same; the one thing start-up has to wait for."""
+        while True:
+            try:
+                return await self._store.cookie_key()
+            except StoreError as error:
+                logger.warning("store: not there yet (%s), trying again", error.code)
+                await asyncio.sleep(STORE_RETRY_SECONDS)
+
+    def _front_parts(self, cookies: CursorCookie) -> FrontParts:
+        document = apidoc.document()
+        return FrontParts(
+            relay=self.relay,
+            settings=self._settings,
+            publisher=Publisher(self.relay, wall_clock, self.metrics.publish_latency),
+            waiters=self.waiters,
+            cookies=cookies,
+            connections=self.connections,
+            probe=self._probe,
+            registry=self.metrics.registry,
+            websocket_frames=self._timed(wire.websocket_frames),
+            sse_events=self._timed(wire.sse_events),
+            openapi=apidoc.as_json(document),
+            docs_page=apidoc.page(document),
+            docs_policy=apidoc.PAGE_POLICY,
+        )
+
+    def _timed(self, encode: Any) -> Any:
+        """`encode`, which runs once a batch, also observes how old the batch is as it is about to be written."""
+        observe = self.metrics.delivery_latency.observe
+
+        def encode_and_observe(messages: Sequence[Any]) -> bytes:
+            data: bytes = encode(messages)
+            observe(max(0, wall_clock() - messages[-1].id.milliseconds) / 1000)
+            return data
+
+        return encode_and_observe
+
+    def _listen(self, server: HTTPServer, host: str, port: int) -> int:
+        sockets = bind_sockets(port, host, backlog=1024)
+        server.add_sockets(sockets)
+        self._servers.append(server)
+        return int(sockets[0].getsockname()[1])
+
+    async def stop(self) -> None:
+        """See the module's text. Returns within the deadline; may be called once."""
+        deadline = time.monotonic() + self._settings.server.shutdown_deadline_seconds
+        self.relay.is_accepting = False
+        for server in self._servers:
+            server.stop()
+        for connection in self.connections:
+            connection.go_away()
+        while len(self.connections) and time.monotonic() < deadline:
+            await asyncio.sleep(DRAIN_CHECK_SECONDS)
+        for server in self._servers:
+            await server.close_all_connections()
+        self.relay.stop()
+        await self._probe.stop()
+        await self._retention.stop()
+        await self._feed.stop()
+        await self._store.close()
+
+
+def topic_limits(settings: Settings) -> TopicLimits:
+    hot, topic, storage = settings.hot_buffer, settings.topic, settings.storage
+    return TopicLimits(
+        batch_max_messages=topic.batch_max_messages,
+        batch_max_bytes=topic.batch_max_bytes,
+        pending_max_messages=topic.pending_max_messages,
+        pending_max_bytes=topic.pending_max_bytes,
+        page_max_bytes=settings.subscriber.page_max_bytes,
+        hot=HotLimits(hot.max_messages, hot.max_bytes, int(hot.max_age_seconds * 1000)),
+        hot_total_bytes=hot.total_bytes,
+        idle_ticks=max(1, round(topic.idle_retire_seconds / storage.trim_interval_seconds)),
+        retention_ms=int(storage.persistent_tier_retention_seconds * 1000),
+    )
+
+
+def max_connections(configured: int) -> int:
+    """The cap on connections: as configured, but never more than open files allow."""
+    files, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    possible = max(16, files - RESERVED_FILES)
+    return min(configured, possible) if configured else possible
+
+
+async def serve(settings: Settings) -> None:
+    """Run a relay until SIGTERM or SIGINT. Raises EmbeddedValkeyError or OSError if it cannot start."""
+    embedded = embedded_valkey(settings)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    if embedded is not None:
+        await embedded.start()
+    try:
+        await _serve_until(stopping, settings, str(embedded.socket_path) if embedded else None)
+    finally:
+        if embedded is not None:
+            await embedded.stop()
+
+
+async def _serve_until(stopping: asyncio.Event, settings: Settings, unix_socket: str | None) -> None:
+    worker = Worker(settings, unix_socket)
+    starting = asyncio.ensure_future(worker.start())
+    stop = asyncio.ensure_future(stopping.wait())
+    try:
+        await asyncio.wait((starting, stop), return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            ports = starting.result()
+            _log_ready(settings, ports)
+            await stop
+            logger.info("relay: stopping")
+    finally:
+        starting.cancel()
+        stop.cancel()
+        await worker.stop()
+        logger.info("relay: stopped")
+
+
+def embedded_valkey(settings: Settings) -> EmbeddedValkey | None:
+    """The server to run ourselves, None if one is configured."""
+    if settings.valkey.host is not None or settings.valkey.unix_socket is not None:
+        return None
+    embedded = settings.embedded
+    return EmbeddedValkey(
+        embedded.data_dir,
+        appendfsync=embedded.appendfsync,
+        maxmemory_bytes=embedded.maxmemory_bytes,
+        start_timeout_seconds=embedded.start_timeout_seconds,
+    )
+
+
+def _log_ready(settings: Settings, ports: Ports) -> None:
+    if settings.server.beyond_loopback:
+        logger.warning("relay: open beyond loopback without accounts: whoever reaches it reads and writes all topics")
+    logger.info("relay: listening on http://%s:%d", settings.server.host, ports.api)
+    if ports.metrics is not None:
+        logger.info("relay: metrics on http://%s:%d/metrics", settings.server.metrics_host, ports.metrics)

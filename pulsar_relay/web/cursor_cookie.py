@@ -1,0 +1,64 @@
+"""CursorCookie: where a client's last poll ended, kept by the client without its knowing.
+
+A client that polls without `since` would lose what is published between two polls. HTTP libraries send cookies back by themselves, so
+the answer carries its end positions in one. It is signed: a position is cheap to make up, but a cookie that was tampered with or is
+another relay's must read as no cookie, never as a place to skip to.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
+
+from actors.stream import MessageId
+
+_SIGNATURE_BYTES = 12
+_MOST_TOPICS = 64
+"""A browser keeps cookies up to 4,096 bytes; a topic takes up to 52. The positions longest unused are dropped first."""
+
+
+class CursorCookie:
+    """Writes and reads the cookie's value. All workers share `key`."""
+
+    name = "relay_cursor"
+
+    def __init__(self, key: str) -> None:
+        self._key = key.encode("ascii")
+
+    def update(self, value: str | None, cursors: Mapping[str, MessageId]) -> str:
+        """The value that follows `value`: these positions replaced, those of other topics kept."""
+        kept = self._positions(value)
+        for topic, cursor in cursors.items():
+            # Taken out first: the dictionary's order is the order of last use.
+            kept.pop(_short(topic), None)
+            kept[_short(topic)] = str(cursor)
+        text = ".".join(f"{short}:{cursor}" for short, cursor in list(kept.items())[-_MOST_TOPICS:])
+        return f"{text}.{self._sign(text)}"
+
+    def read(self, value: str | None, topics: Sequence[str]) -> dict[str, MessageId]:
+        """The positions of those `topics` the cookie has one for; none if it is missing, damaged or not ours."""
+        positions = self._positions(value)
+        shorts = {topic: _short(topic) for topic in topics}
+        return {
+            topic: MessageId.parse(positions[short]) for topic, short in shorts.items() if short in positions
+        }
+
+    def _positions(self, value: str | None) -> dict[str, str]:
+        text, _, signature = (value or "").rpartition(".")
+        if not text or not hmac.compare_digest(
+            signature.encode("utf-8", "replace"), self._sign(text).encode()
+        ):
+            return {}
+        return dict(part.split(":", 1) for part in text.split("."))
+
+    def _sign(self, text: str) -> str:
+        digest = hmac.new(self._key, text.encode("utf-8", "surrogateescape"), hashlib.sha256).digest()
+        return base64.urlsafe_b64encode(digest[:_SIGNATURE_BYTES]).decode("ascii")
+
+
+def _short(topic: str) -> str:
+    """A topic's name can be 255 characters long; 9 bytes of its hash tell a client's few topics apart."""
+    digest = hashlib.blake2b(topic.encode(), digest_size=9).digest()
+    return base64.urlsafe_b64encode(digest).decode("ascii")

@@ -1,0 +1,36 @@
+"""The API document and its page. Both are made once, at start."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pulsar_relay.web.handler import ApiHandler
+
+
+class OpenApiHandler(ApiHandler):
+    """GET /openapi.json"""
+
+    def initialize(self, document: bytes, **kwargs: Any) -> None:
+        super().initialize(**kwargs)
+        self.document = document
+
+    def get(self) -> None:
+        self.finish(self.document)
+
+    head = get
+
+
+class DocsHandler(ApiHandler):
+    """GET /docs"""
+
+    def initialize(self, page: bytes, policy: str, **kwargs: Any) -> None:
+        super().initialize(**kwargs)
+        self.page = page
+        self.policy = policy
+
+    def get(self) -> None:
+        self.set_header("Content-Type", "text/html; charset=utf-8")
+        self.set_header("Content-Security-Policy", self.policy)
+        self.finish(self.page)
+
+    head = get
