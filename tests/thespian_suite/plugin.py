@@ -1,8 +1,8 @@
 """Runs Thespian's own tests on our system base: wherever a test asks for `simpleSystemBase`, it gets ours.
 
-Loaded with `-p tests.thespian_suite.plugin`, in the controlling process and in each worker of pytest-xdist. The
-run fails if a test ran on another base after all, if our base was never made, or if fewer tests passed than
-`--at-least-passed` says: a suite that silently ran nothing would look like success.
+Loaded with `-p tests.thespian_suite.plugin`, in the controlling process and in each worker of pytest-xdist.
+The run fails if a test ran on another base after all, if our base was never made, or if fewer tests passed
+than `--at-least-passed` says: a suite that silently ran nothing would look like success.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from actors.runtime import AsyncioSystemBase
 ORIGINAL_BASE = simpleSystemBase.ActorSystemBase
 INSTANCES_KEY = "asyncio_system_bases"
 
-# A hundred threads have actors sleep for 70 seconds in all (one after the other, in any base of one thread) and
+# A hundred threads have actors sleep for 70 seconds in all (one after the other, in a base of one thread) and
 # give each answer five seconds. On simpleSystemBase that passes because its private contexts ignore their
 # timeout. Ours keep it; so in this test, and in no other, a sleep is a tenth as long.
 OVERCOMMITTED = "test_multiple_threads_private_context_ask[simpleSystemBase-100]"
