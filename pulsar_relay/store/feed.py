@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -53,6 +54,8 @@ class Feed:
         self._on_reconnected: Callable[[], None] = lambda: None
         self._failures = 0
         self.reconnects = 0
+        self.heard_at: float | None = None
+        """When it last said something, on the monotonic clock."""
 
     @property
     def is_connected(self) -> bool:
@@ -138,6 +141,7 @@ class Feed:
                 continue
             is_questioned = False
             self._failures = 0
+            self.heard_at = time.monotonic()
             kind = message["type"]
             if kind == "message":
                 self._take(message)

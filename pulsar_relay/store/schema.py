@@ -10,6 +10,7 @@
 | `relay:feed`                           | channel| never spoken on; keeps a worker's feed connection subscribed to something |
 | `client:<client id>:offset`            | hash   | topic -> acknowledged cursor of a named client; expires                   |
 | `relay:topics`                         | zset   | names of all topics, all with score 0, so in alphabetical order           |
+| `relay:retention`                      | string | which worker sweeps topics nobody has open; expires                       |
 | `relay:cookie-key`                     | string | key that signs the cursor cookies, shared by all workers                  |
 | `relay:probe:<worker>`                 | string | what the readiness probe wrote last; expires                              |
 
@@ -18,13 +19,29 @@ The braces make a topic's keys share the slot of its stream in a cluster. A topi
 
 from __future__ import annotations
 
+import re
+
 TOPICS = "relay:topics"
 COOKIE_KEY = "relay:cookie-key"
+RETENTION_LEASE = "relay:retention"
 FEED_KEPT_OPEN = "relay:feed"
+
+_STREAM = re.compile(rb"topic:([A-Za-z0-9_-]{1,255}(?:/[A-Za-z0-9_-]{1,255})?):stream")
 
 
 def stream(topic: str) -> str:
     return f"topic:{topic}:stream"
+
+
+def topic_of(stream_key: bytes) -> str | None:
+    """The topic whose stream has this key; None if no topic can have it."""
+    match = _STREAM.fullmatch(stream_key)
+    return match[1].decode("ascii") if match else None
+
+
+def stream_keys(topic: str) -> list[str]:
+    """What most scripts need: the stream and its meta hash."""
+    return [stream(topic), meta(topic)]
 
 
 def meta(topic: str) -> str:

@@ -71,7 +71,9 @@ class ValkeyStore:
         messages = messages_from(topic, entries, after)
         end = message_id(entries[-1][0]) if entries else after
         first_id = message_id(entries[0][0]) if entries else None
-        first_prev = messages[0].prev if messages and messages[0].id == first_id else (after if entries else None)
+        first_prev = (
+            messages[0].prev if messages and messages[0].id == first_id else (after if entries else None)
+        )
         return StreamPage(
             Position(epoch.decode("ascii"), message_id(last)),
             Batch(topic, messages, end),
@@ -108,7 +110,7 @@ class ValkeyStore:
         total = 0
         while removed >= TRIMMED_AT_ONCE:
             # In steps, which is all an approximate XTRIM does in one call: other commands get their turn in between.
-            removed = await self._trim.run(self._client, [schema.stream(topic)], [max(0, before_ms)])
+            removed = await self._trim.run(self._client, _stream_keys(topic), [max(0, before_ms)]) or 0
             total += removed
         return total
 
@@ -126,7 +128,11 @@ class ValkeyStore:
 
     async def acknowledged(self, client_id: str, topics: Sequence[str]) -> Mapping[str, MessageId]:
         found = await command(self._client, "HMGET", schema.offsets(client_id), *topics)
-        return {topic: message_id(cursor) for topic, cursor in zip(topics, found, strict=True) if cursor is not None}
+        return {
+            topic: message_id(cursor)
+            for topic, cursor in zip(topics, found, strict=True)
+            if cursor is not None
+        }
 
     # ------------------------------------------------------------------------------------------------- questions of the front end
 
@@ -145,7 +151,9 @@ class ValkeyStore:
         epoch, last, length, oldest = await self._position.run(self._client, _stream_keys(topic), [])
         if not epoch and not length:
             return None
-        return Description(topic, length, oldest.decode() or None, last.decode() or None, epoch.decode("ascii"))
+        return Description(
+            topic, length, oldest.decode() or None, last.decode() or None, epoch.decode("ascii")
+        )
 
     async def topics(self, after: str, limit: int) -> list[str]:
         """Names of topics that come after `after`, in alphabetical order, at most `limit`."""
@@ -164,13 +172,17 @@ class ValkeyStore:
 
     async def probe(self) -> None:
         """Write something, as an append would have to; raises StoreError where an append would be refused."""
-        await command(self._client, "SET", schema.probe(self._worker), time.time_ns() // 1_000_000, "PX", 60_000)
+        await command(
+            self._client, "SET", schema.probe(self._worker), time.time_ns() // 1_000_000, "PX", 60_000
+        )
 
     async def close(self) -> None:
         await self._client.aclose()
 
     async def _page(self, topic: str, cursor: str, max_messages: int, max_bytes: int, order: str) -> Any:
-        return await self._read.run(self._client, _stream_keys(topic), [cursor, max_messages, max_bytes, order])
+        return await self._read.run(
+            self._client, _stream_keys(topic), [cursor, max_messages, max_bytes, order]
+        )
 
 
 def _stream_keys(topic: str) -> list[str]:

@@ -1,0 +1,163 @@
+"""Retention: trims by age the topics that no worker has open, and keeps the index of topics true.
+
+One worker at a time does it, whoever holds the lease. It walks the index in slices and rests after each in proportion to what the
+slice took, so that a million topics delay nobody; a topic's newest message survives any age. What an open topic's actor has trimmed
+already costs a look.
+
+The index can be wrong after somebody deleted keys by hand: a name without a stream is taken out as the walk meets it, and a stream
+without a name is found by a slow scan of the keys.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from valkey.asyncio import Valkey
+
+from actors.protocol import StoreError
+from pulsar_relay.store import schema
+from pulsar_relay.store.client import Script, command
+
+logger = logging.getLogger(__name__)
+
+SLICE_TOPICS = 100
+SCAN_KEYS = 500
+SCANS_A_WALK = 20
+TRIMS_A_TOPIC = 20
+"""A trim removes 10,000 entries at most, so that other commands get their turn; what is left goes with the next walk."""
+TRIMMED_AT_ONCE = 10_000
+MIN_LEASE_MS = 10_000
+REST = 10
+"""Rests last this many times as long as the work before them."""
+
+T = TypeVar("T")
+
+
+def _wall_clock() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Retention:
+    """Walks all topics every `interval_seconds`, or without end if a walk takes longer than that.
+
+    `clock` is Unix time in milliseconds.
+    """
+
+    def __init__(
+        self,
+        client: Valkey,
+        retention_ms: int,
+        interval_seconds: float,
+        *,
+        clock: Callable[[], int] = _wall_clock,
+    ) -> None:
+        self._client = client
+        self._retention_ms = retention_ms
+        self._interval_seconds = interval_seconds
+        self._clock = clock
+        self._name = secrets.token_hex(8)
+        self._trim = Script("trim")
+        self._scan_cursor: bytes | int = 0
+        self._is_failing = False
+        self._task: asyncio.Task[None] | None = None
+        self.trimmed_messages = 0
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="retention")
+
+    async def stop(self) -> None:
+        """May be called without `start`, and again. Another worker goes on when the lease has expired."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval_seconds)
+            try:
+                await self.walk()
+            except StoreError as error:
+                if not self._is_failing:
+                    logger.warning("retention: stopped by the store (%s), trying again", error.code)
+                self._is_failing = True
+            else:
+                self._is_failing = False
+
+    async def walk(self) -> bool:
+        """One pass over the whole index, and some steps of the scan; False if another worker holds the lease.
+
+        StoreError ends it where it is; the next one begins anew.
+        """
+        if not await self._holds_lease():
+            return False
+        for _ in range(SCANS_A_WALK):
+            if await self._rested(self._list_found()):
+                break
+        after = ""
+        while True:
+            topics = await self._names(after)
+            await self._rested(self._trim_topics(topics))
+            if len(topics) < SLICE_TOPICS:
+                return True
+            after = topics[-1]
+            if not await self._holds_lease():
+                return False
+
+    async def _rested(self, work: Awaitable[T]) -> T:
+        begun = time.monotonic()
+        result = await work
+        await asyncio.sleep((time.monotonic() - begun) * REST)
+        return result
+
+    async def _holds_lease(self) -> bool:
+        """Whether this worker may sweep; prolongs the lease. Two that believe so at once do no harm."""
+        lease_ms = max(MIN_LEASE_MS, int(self._interval_seconds * 3000))
+        words = ("SET", schema.RETENTION_LEASE, self._name)
+        if await command(self._client, *words, "NX", "PX", lease_ms):
+            return True
+        if await command(self._client, "GET", schema.RETENTION_LEASE) != self._name.encode():
+            return False
+        await command(self._client, *words, "PX", lease_ms)
+        return True
+
+    async def _names(self, after: str) -> list[str]:
+        first = f"({after}" if after else "-"
+        names = await command(
+            self._client, "ZRANGE", schema.TOPICS, first, "+", "BYLEX", "LIMIT", 0, SLICE_TOPICS
+        )
+        return [name.decode("utf-8", "surrogateescape") for name in names]
+
+    async def _trim_topics(self, topics: list[str]) -> None:
+        before_ms = max(0, self._clock() - self._retention_ms)
+        for topic in topics:
+            for _ in range(TRIMS_A_TOPIC):
+                removed = await self._trim.run(self._client, schema.stream_keys(topic), [before_ms])
+                if removed is None:
+                    await self._unlist(topic)
+                self.trimmed_messages += removed or 0
+                if not removed or removed < TRIMMED_AT_ONCE:
+                    break
+
+    async def _unlist(self, topic: str) -> None:
+        await command(self._client, "ZREM", schema.TOPICS, topic)
+        # Made between the look and the removal? Then it must be listed, as whoever made it had listed it before.
+        if await command(self._client, "EXISTS", schema.stream(topic)):
+            await command(self._client, "ZADD", schema.TOPICS, 0, topic)
+
+    async def _list_found(self) -> bool:
+        """One step of the scan: enter the topics found into the index. True when it has been through all keys."""
+        words = ("MATCH", schema.stream("*"), "COUNT", SCAN_KEYS, "TYPE", "stream")
+        self._scan_cursor, keys = await command(self._client, "SCAN", self._scan_cursor, *words)
+        topics = [topic for key in keys if (topic := schema.topic_of(key)) is not None]
+        if topics:
+            pairs = [word for topic in topics for word in (0, topic)]
+            await command(self._client, "ZADD", schema.TOPICS, *pairs)
+        return int(self._scan_cursor) == 0
