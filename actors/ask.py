@@ -62,11 +62,11 @@ class Ask(ActorAddress):  # type: ignore[misc]  # thespian has no type hints
         self._future = future
         self._timer = timer
 
-    # Two asks are the same only if they are one object: their text is the same for all of them.
-    def eqOverride(  # noqa: N802  # Thespian asks for it by this name
-        self, other: object
-    ) -> bool:
+    # The text is the same for all asks.
+    def __eq__(self, other: object) -> bool:
         return self is other
+
+    __hash__ = None  # type: ignore[assignment]  # as in Thespian: an address is not a key
 
     def receive(self, message: Any, _sender: Any) -> None:
         """Called by a burst with the answer. A late one (timed out, cancelled, answered) is dropped."""

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any
 
 from actors.mailbox import Envelope, Mailbox, running_loop
+from actors.outside import Listener
 from actors.work import PerformFailed, Timer, Work
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ class Carrier:
         self._own_loop: asyncio.AbstractEventLoop | None = None
         self._settle: Callable[[], None] | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.listeners_elsewhere = 0
+        # Of other threads: while there is one, a message may come at any time.
+        self.listeners_elsewhere: list[Listener] = []
         self.messages_limit = 0
         self._is_closed = False
 
@@ -86,9 +88,12 @@ class Carrier:
         try:
             loop.run_forever()
         finally:
+            turning.is_over = True
             self.mailbox.after_burst = self._settle = None
             if alarm is not None:
                 alarm.cancel()
+            if self._is_closed:
+                self.close()
         if turning.is_over_limit():
             raise RuntimeError("Too many sends")
 
@@ -154,9 +159,10 @@ class Carrier:
     def close(self) -> None:
         """Let go of our own loop; work that is left on it is cancelled. The program's loop goes on."""
         self._is_closed = True
-        loop, self._own_loop = self._own_loop, None
-        if loop is None:
-            return
+        loop = self._own_loop
+        if loop is None or loop.is_running():
+            return  # in the second case the blocking call that turns it will close it
+        self._own_loop = None
         futures = [work.future for work in self._works]
         for future in futures:
             future.cancel()
@@ -183,12 +189,15 @@ class _Turning:
         self._deadline = None if seconds is None else time.monotonic() + seconds
         self._most = carrier.mailbox.delivered + carrier.messages_limit if carrier.messages_limit else None
         self._was_quiet = False
+        self.is_over = False
 
     def is_over_limit(self) -> bool:
         return self._most is not None and self._mailbox.delivered > self._most
 
     def settle(self) -> None:
         """Called when something has happened: a burst, the end of some work."""
+        if self.is_over:
+            return  # planned by a call that has ended before: the loop is turned by another one now
         if self.is_over_limit() or (self._heard is not None and self._heard()):
             self._loop.stop()
         elif len(self._mailbox) or (self._heard is not None and self._carrier.may_come(self._deadline)):

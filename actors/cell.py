@@ -55,7 +55,7 @@ class Cell(ActorAddress):  # type: ignore[misc]  # thespian has no type hints
         self.mailbox: Mailbox = base.mailbox
         self.parent = parent
         self.source_hash = source_hash
-        self.globalName: str | None = None
+        self.globalName = ""
         self.actor: Any = None
         # The actor's bound receiveMessage; None when there is no (living) actor.
         self.receive: Callable[[Any, Any], Any] | None = None
@@ -75,6 +75,10 @@ class Cell(ActorAddress):  # type: ignore[misc]  # thespian has no type hints
 
     def __deepcopy__(self, _memo: Any) -> Cell:
         return self
+
+    def __reduce__(self) -> Any:
+        """Pickled, it is a name; the system finds the actor by it if it still lives."""
+        return ActorAddress, (self._aaddr,)
 
     @property
     def address(self) -> Cell:

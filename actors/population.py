@@ -228,7 +228,7 @@ class Population:
     # Failing
 
     def _handle_failure(self, receiver: Any, message: Any, sender: Any, error: BaseException) -> None:
-        if not isinstance(receiver, Cell):
+        if not isinstance(receiver, Cell) or receiver.receive is None:
             logger.error("%s failed on %s", receiver, type(message).__qualname__, exc_info=error)
         elif receiver.fails_fast:
             self._fail_fast(receiver, message, sender, error)
@@ -237,12 +237,13 @@ class Population:
 
     def _fail_fast(self, cell: Cell, message: Any, sender: Any, error: BaseException) -> None:
         logger.error("actor %s failed on %s and is stopped", cell, type(message).__qualname__, exc_info=error)
-        if isinstance(sender, Ask):
-            self.post((sender, Refusal(error), cell))
         try:
             cell.actor.on_failure(error, message, sender)
         except HANDLER_ERRORS:
             logger.exception("actor %s: its on_failure failed too", cell)
+        if isinstance(sender, Ask):
+            # After on_failure: if that has answered, in better words than ours, the first answer counts.
+            self.post((sender, Refusal(error), cell))
         self.end(cell, recursive=True)
 
     def _try_again(self, cell: Cell, message: Any, sender: Any, error: BaseException) -> None:
@@ -266,20 +267,22 @@ class Population:
         cell.receive = None
         cell.actor = None
         self.cells.pop(cell._aaddr, None)
-        if cell.globalName is not None:
+        if cell.globalName:
             self.global_names.pop(cell.globalName, None)
         if cell is self.dead_letter_handler:
             self.dead_letter_handler = None
         self.sources.forget(cell)
-        for timer in list(cell.timers or ()):
+        timers, works, children, parent = cell.timers, cell.works, cell.children, cell.parent
+        cell.timers = cell.works = cell.children = None
+        cell.parent = self.system_address
+        for timer in timers or ():
             timer.cancel()
-        for work in list(cell.works or ()):
+        for work in works or ():
             work.future.cancel()
-        for child in (cell.children or {}).values():
+        for child in (children or {}).values():
             child.parent = self.system_address
             if recursive:
                 self.send_as_system(child, ActorExitRequest())
-        parent, cell.parent, cell.children = cell.parent, self.system_address, None
         if parent is not self.system_address:
             if parent.children is not None:
                 parent.children.pop(cell._aaddr, None)
@@ -288,12 +291,13 @@ class Population:
     # Looking around
 
     def timers(self) -> Iterator[Timer]:
-        for cell in self.cells.values():
-            yield from cell.timers or ()
+        # A copy: another thread may create an actor meanwhile.
+        for cell in list(self.cells.values()):
+            yield from list(cell.timers or ())
 
     def primary(self) -> list[Cell]:
         """The actors whose parent is the system, oldest first."""
-        return [cell for cell in self.cells.values() if cell.parent is self.system_address]
+        return [cell for cell in list(self.cells.values()) if cell.parent is self.system_address]
 
     def open_listener(self) -> Listener:
         """A listener of one's own; known by its name until `close_listener`."""

@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 BURST_MESSAGES = 4096
-BURST_SECONDS = 0.004
+BURST_SECONDS = 0.002
 
 
 class AsyncioSystemBase:
@@ -187,21 +187,19 @@ class AsyncioSystemBase:
         if to the dead, answered by AskFailed. Their timers end with them; work not marked cancel_on_exit is
         left to its loop.
         """
-        if self.population.is_closed:
-            return
-        loop = self.carrier.attach()
-        if running_loop() is loop:
-            if self.mailbox.bursting:
+        if not self.population.is_closed:
+            loop = self.carrier.attach()
+            if not loop.is_running():
+                self.carrier.run(self._stop_all)
+            elif running_loop() is not loop:
+                done = threading.Event()
+                loop.call_soon_threadsafe(self._stop_all, done)
+                done.wait()
+            elif self.mailbox.bursting:
                 loop.call_soon(self._stop_all)
             else:
                 self._stop_all()
-        elif loop.is_running():
-            done = threading.Event()
-            loop.call_soon_threadsafe(self._stop_all, done)
-            done.wait()
-        else:
-            self.carrier.run(self._stop_all)
-            self.carrier.close()
+        self.carrier.close()
 
     def _stop_all(self, done: threading.Event | None = None) -> None:
         population = self.population
@@ -245,7 +243,7 @@ class PrivateContext:
     def __init__(self, base: AsyncioSystemBase) -> None:
         self._base = base
         self._listener = base.population.open_listener()
-        base.carrier.listeners_elsewhere += 1
+        base.carrier.listeners_elsewhere.append(self._listener)
 
     def newPrimaryActor(self, *arguments: Any) -> Any:
         return self._base.newPrimaryActor(*arguments)
@@ -266,7 +264,7 @@ class PrivateContext:
         return None if message is NOTHING else message
 
     def exit_context(self) -> None:
-        self._base.carrier.listeners_elsewhere -= 1
+        self._base.carrier.listeners_elsewhere.remove(self._listener)
         self._base.population.close_listener(self._listener)
 
 
