@@ -164,8 +164,8 @@ class DataDirectory:
                 return
             if any(_has_data(part) for part in parts):
                 raise EmbeddedValkeyError(
-                    f"{files} has data but no appendonly.aof.manifest: Valkey would start empty and overwrite "
-                    "the data. Restore the manifest from a backup, or move the directory away to begin anew"
+                    f"{files} has data but no appendonly.aof.manifest: Valkey would begin empty and "
+                    "overwrite it. Restore the manifest from a backup, or move the directory away"
                 )
             dump = self.path / "dump.rdb"
             # One single appendonly.aof is the layout of Redis 6 and older: Valkey converts it by itself.

@@ -275,7 +275,7 @@ class EmbeddedValkey:
                 await asyncio.sleep(RETRY_STEP_SECONDS)
 
     def _leftovers(self, *, is_locked: bool) -> list[ServerProcess]:
-        """What holds the lock, and the recorded server: somebody may have removed the lock's file under it."""
+        """What holds the lock, and the recorded server: somebody may have removed the lock's file."""
         found = list(ServerProcess.holders(self._directory.server_lock_path)) if is_locked else []
         known = self._directory.recorded()
         if known is not None and known.pid not in [process.pid for process in found]:
