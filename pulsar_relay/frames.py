@@ -1,236 +1,298 @@
-"""WebSocket frames, both ways: what a client may say, and what it is answered (messages apart, those are `wire.py`'s)."""
+"""WebSocket frames: what a client may send, read to values, and what it is answered.
+
+Every frame is a JSON object with a `type`. A client may put a `ref` of its own, any small JSON value, into a
+frame; the answer to that frame carries it back as it was.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import msgspec
+from marshmallow import Schema, ValidationError, fields
 
 from actors.protocol import Start, Wanted
 from actors.stream import MessageId, timestamp_text
 from pulsar_relay import json_text
 from pulsar_relay.cursors import place
 from pulsar_relay.errors import FieldError, RelayError
-from pulsar_relay.fields import is_topic_name
-from pulsar_relay.json_text import Fields, JsonError, NotThisError
+from pulsar_relay.fields import CursorMap, Text, TopicName, TopicNames
+from pulsar_relay.json_text import Fields, JsonError
+from pulsar_relay.loading import Location, load_texts, refused_text, split_object
 from pulsar_relay.message_reader import MessageReader, PublishRequest
 from pulsar_relay.requests import idempotency_key
+from pulsar_relay.schemas import EXAMPLE_ID, Request, about
 from pulsar_relay.settings import PublishSettings, SubscriberSettings
 
-FRAME = ("frame",)
-CLIENT_ID_MAX_LENGTH = 255
 REF_MAX_BYTES = 1024
+CLIENT_ID_MAX_LENGTH = 255
+
+_FRAME: Location = ("frame",)
+
+Ref = msgspec.Raw | None
+"""A client's `ref` as JSON text, None if the frame had none."""
+
+
+class FrameError(RelayError):
+    """A frame was not understood; the connection goes on. `ref` is the frame's, where it could be read."""
+
+    def __init__(self, error: RelayError, ref: Ref) -> None:
+        super().__init__(error.code, error.detail, error.errors)
+        self.ref = ref
 
 
 @dataclass(frozen=True, slots=True)
 class SubscribeFrame:
     wanted: tuple[Wanted, ...]
     client_id: str | None
-    ref: object
+    ref: Ref
 
 
 @dataclass(frozen=True, slots=True)
 class UnsubscribeFrame:
     topics: tuple[str, ...]
-    ref: object
+    ref: Ref
 
 
 @dataclass(frozen=True, slots=True)
 class PublishFrame:
     request: PublishRequest
     idempotency_key: str | None
-    ref: object
+    ref: Ref
 
 
 @dataclass(frozen=True, slots=True)
 class AckFrame:
+    """`topic` is None where the client named none: it has only one."""
+
     topic: str | None
     message_id: MessageId
-    ref: object
+    ref: Ref
 
 
 @dataclass(frozen=True, slots=True)
 class PingFrame:
-    ref: object
+    ref: Ref
 
 
 Frame = SubscribeFrame | UnsubscribeFrame | PublishFrame | AckFrame | PingFrame
 
 
-class FrameError(RelayError):
-    """A frame that cannot be obeyed; `ref` is the client's, if it could be read."""
-
-    def __init__(self, error: RelayError, ref: object) -> None:
-        super().__init__(error.code, error.detail, error.errors)
-        self.ref = ref
+# ----------------------------------------------------------------------------------------------- the schemas
 
 
-class FrameReader:
-    """Reads clients' frames. `read` raises FrameError; unknown fields are ignored, as in requests."""
+class Offset(fields.Raw):
+    """One cursor for all topics, or an object of topic to cursor; read to the latter, with the key "" for all
+    topics.
+    """
 
-    def __init__(self, publish: PublishSettings, subscriber: SubscriberSettings) -> None:
-        self._fields = Fields(
-            "type", "ref", "topics", "offset", "epochs", "client_id", "message_id",
-            "topic", "payload", "ttl", "metadata", "idempotency_key",
-        )  # fmt: skip
-        self._message_reader = MessageReader(publish)
-        self._max_topics = subscriber.max_topics
-
-    def read(self, text: bytes) -> Frame:
-        ref: object = None
-        try:
-            texts = self._split(text)
-            ref = _ref(texts)
-            return self._frame(texts, ref)
-        except FrameError:
-            raise
-        except RelayError as error:
-            raise FrameError(error, ref) from None
-
-    def _split(self, text: bytes) -> dict[str, bytes]:
-        try:
-            return self._fields.split(text)
-        except JsonError as error:
-            raise RelayError(error.code, errors=[FieldError(FRAME, str(error), error.code)]) from None
-        except NotThisError:
-            raise _wrong("a frame must be a JSON object") from None
-
-    def _frame(self, texts: Mapping[str, bytes], ref: object) -> Frame:
-        # The first frame of older clients may leave its type out; only a subscribe frame has `topics` without one.
-        kind = _value(texts, "type", "subscribe" if "topics" in texts else None)
-        if kind == "subscribe":
-            return self._subscribe(texts, ref)
-        if kind == "unsubscribe":
-            return UnsubscribeFrame(self._topics(texts), ref)
-        if kind == "publish":
-            key = _text(texts, "idempotency_key")
-            return PublishFrame(self._message_reader.read(texts, FRAME), idempotency_key(key), ref)
-        if kind == "ack":
-            return self._ack(texts, ref)
-        if kind == "ping":
-            return PingFrame(ref)
-        raise RelayError("unknown_frame")
-
-    def _subscribe(self, texts: Mapping[str, bytes], ref: object) -> SubscribeFrame:
-        topics = self._topics(texts)
-        offset = _value(texts, "offset", None)
-        epochs = _value(texts, "epochs", None)
-        epochs = {} if epochs is None else epochs
-        if not isinstance(offset, str | dict | None):
-            raise _wrong("must be a cursor, or an object of topic to cursor", "offset")
-        if not isinstance(epochs, dict):
-            raise _wrong("must be an object of topic to epoch", "epochs")
-        wanted = tuple(_wanted(topic, offset, epochs) for topic in dict.fromkeys(topics))
-        client_id = _text(texts, "client_id")
-        if client_id is not None and not 1 <= len(client_id) <= CLIENT_ID_MAX_LENGTH:
-            raise _wrong(f"must have 1 to {CLIENT_ID_MAX_LENGTH} characters", "client_id")
-        return SubscribeFrame(wanted, client_id, ref)
-
-    def _topics(self, texts: Mapping[str, bytes]) -> tuple[str, ...]:
-        topics = _value(texts, "topics", None)
-        if not isinstance(topics, list) or not 1 <= len(topics) <= self._max_topics:
-            raise _wrong(f"must be a list of 1 to {self._max_topics} topics", "topics")
-        for index, topic in enumerate(topics):
-            if not isinstance(topic, str) or not is_topic_name(topic):
-                raise _wrong("is not a topic's name", "topics", index)
-        return tuple(topics)
-
-    def _ack(self, texts: Mapping[str, bytes], ref: object) -> AckFrame:
-        topic = _text(texts, "topic")
-        if topic is not None and not is_topic_name(topic):
-            raise _wrong("is not a topic's name", "topic")
-        message_id = place(_text(texts, "message_id") or "")
-        if not isinstance(message_id, MessageId):
-            raise _wrong("must be the id of the last message dealt with", "message_id")
-        return AckFrame(topic, message_id, ref)
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> dict[str, str]:
+        if isinstance(value, str):
+            return {"": value}
+        if isinstance(value, dict) and all(isinstance(cursor, str) for cursor in value.values()):
+            return value
+        raise ValidationError("must be a cursor, or an object of topic to cursor")
 
 
-def _wanted(topic: str, offset: str | dict[str, Any] | None, epochs: Mapping[str, Any]) -> Wanted:
-    cursor = offset.get(topic) if isinstance(offset, dict) else offset
-    if cursor is not None and not isinstance(cursor, str):
-        raise _wrong("must be a cursor", "offset", topic)
-    epoch = epochs.get(topic)
-    if epoch is not None and not isinstance(epoch, str):
-        raise _wrong("must be an epoch as `subscribed` gave it", "epochs", topic)
-    return Wanted(topic, Start.LATEST if cursor is None else place(cursor), epoch)
-
-
-def _ref(texts: Mapping[str, bytes]) -> object:
-    text = texts.get("ref")
-    if text is None:
-        return None
-    if len(text) > REF_MAX_BYTES:
-        raise _wrong(f"must be at most {REF_MAX_BYTES} bytes of JSON", "ref")
-    return _value(texts, "ref", None)
-
-
-def _value(texts: Mapping[str, bytes], name: str, absent: Any) -> Any:
-    if name not in texts:
-        return absent
-    try:
-        return json_text.value(texts[name])
-    except JsonError as error:
-        raise RelayError(error.code, errors=[FieldError((*FRAME, name), str(error), error.code)]) from None
-    except ValueError as error:
-        raise _wrong(str(error), name) from None
-
-
-def _text(texts: Mapping[str, bytes], name: str) -> str | None:
-    value = _value(texts, name, None)
-    if value is not None and not isinstance(value, str):
-        raise _wrong("must be a string", name)
-    return value
-
-
-def _wrong(message: str, *place_in_frame: str | int) -> RelayError:
-    return RelayError("invalid_request", errors=[FieldError((*FRAME, *place_in_frame), message)])
-
-
-# ------------------------------------------------------------------------------------------------------------------- answers
-
-
-def subscribed(
-    cursors: Mapping[str, MessageId], epochs: Mapping[str, str], ref: object, session_id: str, now_ms: int
-) -> dict[str, Any]:
-    return _with_ref(
-        {
-            "type": "subscribed",
-            "topics": list(cursors),
-            "cursors": {topic: str(cursor) for topic, cursor in cursors.items()},
-            "epochs": dict(epochs),
-            "session_id": session_id,
-            "timestamp": timestamp_text(now_ms),
-        },
-        ref,
+def _ref() -> fields.Raw:
+    return fields.Raw(
+        metadata=about(f"Any JSON value of at most {REF_MAX_BYTES} bytes; the answer has it too.", 1)
     )
 
 
+def subscribe_schema(settings: SubscriberSettings) -> type[Request]:
+    class Subscribe(Request):
+        type = fields.String(metadata=about("May be left out.", "subscribe", enum=["subscribe"]))
+        topics = TopicNames(
+            settings.max_topics,
+            required=True,
+            metadata=about("Added to those subscribed already; a topic named again begins anew.", ["jobs"]),
+        )
+        offset = Offset(
+            load_default=lambda: {"": "last"},
+            metadata=about(
+                "Where to begin: `last` or `latest` with the next message, `earliest` with the oldest kept,"
+                " `acked` after the "
+                "last one this `client_id` acknowledged, or after a message's id. One for all topics, or an"
+                " object of topic to it.",
+                "earliest",
+                oneOf=[{"type": "string"}, {"type": "object", "additionalProperties": {"type": "string"}}],
+            ),
+        )
+        epochs = CursorMap(
+            keys=fields.String(),
+            values=fields.String(),
+            load_default=dict,
+            allow_none=True,
+            metadata=about(
+                "The epochs that came with the cursors: tells for certain whether they still hold."
+            ),
+        )
+        client_id = Text(
+            CLIENT_ID_MAX_LENGTH,
+            1,
+            allow_none=True,
+            load_default=None,
+            metadata=about("Under this name acknowledgements are kept.", "galaxy-handler-1"),
+        )
+
+    return Subscribe
+
+
+class Unsubscribe(Request):
+    type = fields.String(required=True, metadata=about("", "unsubscribe", enum=["unsubscribe"]))
+    topics = fields.List(
+        TopicName(), required=True, metadata=about("Those not subscribed are ignored.", ["jobs"])
+    )
+
+
+class Ack(Request):
+    type = fields.String(required=True, metadata=about("", "ack", enum=["ack"]))
+    message_id = fields.String(
+        required=True, metadata=about("Everything up to this message is dealt with.", EXAMPLE_ID)
+    )
+    topic = TopicName(
+        allow_none=True, load_default=None, metadata=about("Needed if several topics are subscribed.", "jobs")
+    )
+
+
+class FrameReader:
+    """Reads client frames."""
+
+    def __init__(self, publish: PublishSettings, subscriber: SubscriberSettings) -> None:
+        self._messages = MessageReader(publish)
+        self._subscribe_schema = subscribe_schema(subscriber)()
+        self._unsubscribe_schema = Unsubscribe()
+        self._ack_schema = Ack()
+        self._fields = Fields(
+            "type", "ref", "topics", "offset", "epochs", "client_id", "message_id", "topic", "idempotency_key"
+        )
+        self._readers: Mapping[str, Callable[[bytes, Mapping[str, bytes], Ref], Frame]] = {
+            "subscribe": self._subscribe,
+            "unsubscribe": self._unsubscribe,
+            "publish": self._publish,
+            "ack": self._ack,
+            "ping": self._ping,
+        }
+
+    def read(self, text: bytes) -> Frame:
+        """The frame that `text` is. Raises FrameError, and nothing else."""
+        ref: Ref = None
+        try:
+            texts = split_object(self._fields, text, _FRAME)
+            ref = _read_ref(texts)
+            kind = _value(texts, "type", "subscribe")
+            read = self._readers.get(kind) if isinstance(kind, str) else None
+            if read is None:
+                raise RelayError("unknown_frame")
+            return read(text, texts, ref)
+        except RelayError as error:
+            raise FrameError(error, ref) from None
+
+    def _subscribe(self, text: bytes, texts: Mapping[str, bytes], ref: Ref) -> SubscribeFrame:
+        found = _load(self._subscribe_schema, texts)
+        offsets, epochs = found["offset"], found["epochs"] or {}
+        for_others = offsets.get("", "last")
+        wanted = tuple(
+            Wanted(topic, place(offsets.get(topic, for_others)), epochs.get(topic) or None)
+            for topic in found["topics"]
+        )
+        if found["client_id"] is None and any(topic.start is Start.ACKED for topic in wanted):
+            raise RelayError("client_id_required")
+        return SubscribeFrame(wanted, found["client_id"], ref)
+
+    def _unsubscribe(self, text: bytes, texts: Mapping[str, bytes], ref: Ref) -> UnsubscribeFrame:
+        return UnsubscribeFrame(tuple(dict.fromkeys(_load(self._unsubscribe_schema, texts)["topics"])), ref)
+
+    def _publish(self, text: bytes, texts: Mapping[str, bytes], ref: Ref) -> PublishFrame:
+        key = _value(texts, "idempotency_key", None)
+        if not isinstance(key, str | None):
+            raise RelayError("idempotency_key_invalid")
+        return PublishFrame(self._messages.one(text, _FRAME), idempotency_key(key), ref)
+
+    def _ack(self, text: bytes, texts: Mapping[str, bytes], ref: Ref) -> AckFrame:
+        found = _load(self._ack_schema, texts)
+        try:
+            message_id = MessageId.parse(found["message_id"])
+        except ValueError:
+            raise RelayError("invalid_cursor") from None
+        return AckFrame(found["topic"], message_id, ref)
+
+    def _ping(self, text: bytes, texts: Mapping[str, bytes], ref: Ref) -> PingFrame:
+        return PingFrame(ref)
+
+
+def _read_ref(texts: Mapping[str, bytes]) -> Ref:
+    text = texts.get("ref")
+    if text is None or text == b"null":
+        return None
+    loc = (*_FRAME, "ref")
+    if len(text) > REF_MAX_BYTES:
+        raise RelayError(
+            "invalid_request", errors=[FieldError(loc, f"must be at most {REF_MAX_BYTES} bytes of JSON")]
+        )
+    try:
+        json_text.check_value(text)
+    except JsonError as error:
+        raise refused_text(error, loc) from None
+    return msgspec.Raw(text)
+
+
+def _value(texts: Mapping[str, bytes], name: str, absent: Any) -> Any:
+    try:
+        return json_text.value(texts[name]) if name in texts else absent
+    except ValueError as error:
+        raise RelayError("invalid_request", errors=[FieldError((*_FRAME, name), str(error))]) from None
+
+
+def _load(schema: Schema, texts: Mapping[str, bytes]) -> dict[str, Any]:
+    known = {name: text for name, text in texts.items() if name in schema.fields}
+    return load_texts(schema, known, _FRAME)
+
+
+# ----------------------------------------------------------------------------------------------- the answers
+
+
+def subscribed(cursors: Mapping[str, MessageId], epochs: Mapping[str, str], ref: object) -> dict[str, Any]:
+    """Where each topic begins; a client that keeps these can come back even before its first message."""
+    told = {topic: str(cursor) for topic, cursor in cursors.items()}
+    return _answer("subscribed", ref, topics=list(told), cursors=told, epochs=dict(epochs), timestamp=_now())
+
+
 def unsubscribed(topics: Sequence[str], ref: object) -> dict[str, Any]:
-    return _with_ref({"type": "unsubscribed", "topics": list(topics)}, ref)
+    return _answer("unsubscribed", ref, topics=list(topics), timestamp=_now())
 
 
-def published(answer: Mapping[str, Any], ref: object) -> dict[str, Any]:
-    return _with_ref({"type": "published", **answer}, ref)
+def published(publication: Mapping[str, str], ref: object) -> dict[str, Any]:
+    """`publication` is what the HTTP answer to the same publish says."""
+    return _answer("published", ref, **publication)
 
 
 def acknowledged(topic: str, message_id: MessageId, ref: object) -> dict[str, Any]:
-    return _with_ref({"type": "acknowledged", "topic": topic, "message_id": str(message_id)}, ref)
+    return _answer("acknowledged", ref, topic=topic, message_id=str(message_id))
 
 
-def pong(ref: object, now_ms: int) -> dict[str, Any]:
-    return _with_ref({"type": "pong", "timestamp": timestamp_text(now_ms)}, ref)
+def pong(ref: object) -> dict[str, Any]:
+    return _answer("pong", ref, timestamp=_now())
 
 
-def error(failure: RelayError, ref: object) -> dict[str, Any]:
-    frame = {
-        "type": "error",
-        "code": failure.code,
-        "message": failure.message,
-        "details": failure.details,
-        "retry": failure.kind.is_retryable,
-    }
-    return _with_ref(frame, ref)
+def error(error: RelayError, ref: object) -> dict[str, Any]:
+    return _answer(
+        "error",
+        ref,
+        code=error.code,
+        message=error.message,
+        details=error.details,
+        retry=error.kind.is_retryable,
+    )
 
 
-def _with_ref(frame: dict[str, Any], ref: object) -> dict[str, Any]:
-    return frame if ref is None else {**frame, "ref": ref}
+def _answer(kind: str, ref: object, **more: Any) -> dict[str, Any]:
+    return {"type": kind, **more} if ref is None else {"type": kind, "ref": ref, **more}
+
+
+def _now() -> str:
+    return timestamp_text(time.time_ns() // 1_000_000)

@@ -108,11 +108,21 @@ def check_encoding(text: bytes) -> None:
 
 
 def check_value(text: bytes, max_depth: int = MAX_DEPTH) -> None:
-    """Raise JsonError unless the numbers of `text` are finite and its depth is bounded; its syntax must have
+    """Raise JsonError unless the numbers of `text` are finite and its depth is bounded; the rest must have
     been checked before.
     """
-    if _may_overflow(text) and _overflows(text):
+    check_numbers(text)
+    check_depth(text, max_depth)
+
+
+def check_numbers(text: bytes) -> None:
+    """Raise JsonError unless all numbers are finite; the rest must have been checked."""
+    if may_overflow(text) and _overflows(text):
         raise JsonError("invalid_json", "a number is too large for a double")
+
+
+def check_depth(text: bytes, max_depth: int = MAX_DEPTH) -> None:
+    """Raise JsonError if containers are nested deeper; the rest must have been checked."""
     # The number of brackets bounds the depth, and is all that most texts need.
     if text.count(b"[") + text.count(b"{") > max_depth and _exceeds(text, max_depth):
         raise JsonError("nested_too_deeply", f"nested more than {max_depth} levels deep")
@@ -170,7 +180,8 @@ _SUSPECTS = re.compile(
 )
 
 
-def _may_overflow(text: bytes) -> bool:
+def may_overflow(text: bytes) -> bool:
+    """False if no number in `text`, nor in any part of it, can be too large: a quick look, easily alarmed."""
     shapes = text.translate(_SHAPES)
     return b"0e000" in shapes or b"0e+000" in shapes or _LONG_RUN in shapes
 

@@ -1,17 +1,19 @@
-"""Messages as bytes on each transport.
+"""What leaves the relay: messages as JSON items, WebSocket frames, server-sent events and answers.
 
-Every answer with messages in it is put together from ready pieces; a payload's bytes are never read again. A message's item, its JSON
-text, is made once and kept with the message; what a transport adds around it is a few bytes.
+All pure, and all by putting ready bytes together: a payload is never parsed or dumped again. A message's item
+is made once, by whoever needs it first, and every transport wraps the same bytes:
 
-    item       {"type":"message","message_id":"1700000000000-1","topic":"jobs","payload":...,"timestamp":"...","metadata":...}
-    frame      WebSocket header, item
-    event      id: 1700000000000-1 / event: message / data: item / empty line, all in one HTTP chunk
+    item        {"type":"message","message_id":…,"topic":…,"payload":…,"timestamp":…,"metadata":…}
+    frame       FIN+text, length, item
+    event       id: …⏎ event: message⏎ data: item⏎⏎, as a chunk of an HTTP/1.1 response
+    answer      {"messages":[item,…],…}
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -20,104 +22,42 @@ from actors.protocol import Notice
 from actors.stream import Message, MessageId
 
 _TEXT_FRAME = 0x81
-_LINE_BREAK = re.compile(rb"\r\n|\r|\n")
+"""FIN, and the opcode of a text frame."""
+_SHORT_HEADERS = tuple(bytes((_TEXT_FRAME, length)) for length in range(126))
+
+_LINE_END = re.compile(rb"\r\n|\r|\n")
+
+_encode = msgspec.json.Encoder().encode
 
 
 def json_text(value: Any) -> bytes:
-    return msgspec.json.encode(value)
+    """`value` as JSON; bytes are JSON already."""
+    return value if isinstance(value, bytes) else _encode(value)
 
 
 def item(message: Message) -> bytes:
-    """The message's JSON text, the same on every transport."""
-    text = message.item
-    if text is None:
-        # A topic's name, an id and a time need no escaping: they are made of letters, digits, dashes, colons and dots.
-        text = message.item = b'{"type":"message","message_id":"%b","topic":"%b","payload":%b,"timestamp":"%b","metadata":%b}' % (
-            message.id_text.encode(),
-            message.topic.encode(),
-            message.payload,
-            message.timestamp.encode(),
-            message.metadata or b"null",
+    """The message's JSON text, the same on every transport; made once and kept in the message."""
+    found = message.item
+    if found is None:
+        found = message.item = (
+            b'{"type":"message","message_id":"%b","topic":%b,"payload":%b,"timestamp":%b,"metadata":%b}'
+            % (
+                message.id_text.encode(),
+                _quoted(message.topic),
+                message.payload,
+                _quoted(message.timestamp),
+                message.metadata or b"null",
+            )
         )
-    return text
+    return found
 
 
-# ---------------------------------------------------------------------------------------------------------------- WebSocket
+# A worker sees few topics and few milliseconds at a time.
+_quoted = lru_cache(maxsize=4096)(_encode)
 
 
-def websocket_frame(payload: bytes) -> bytes:
-    """One unmasked text frame, as servers send them (RFC 6455, 5.2)."""
-    return _frame_header(len(payload)) + payload
-
-
-def websocket_frames(messages: Sequence[Message]) -> bytes:
-    parts = []
-    for message in messages:
-        text = item(message)
-        parts.append(_frame_header(len(text)))
-        parts.append(text)
-    return b"".join(parts)
-
-
-def _frame_header(length: int) -> bytes:
-    if length < 126:
-        return bytes((_TEXT_FRAME, length))
-    if length < 65536:
-        return bytes((_TEXT_FRAME, 126)) + length.to_bytes(2, "big")
-    return bytes((_TEXT_FRAME, 127)) + length.to_bytes(8, "big")
-
-
-# --------------------------------------------------------------------------------------------------------- server-sent events
-
-
-def sse_events(messages: Sequence[Message]) -> bytes:
-    """Events of a stream with one topic: each message's id is the event's."""
-    parts: list[bytes] = []
-    for message in messages:
-        parts += (b"id: ", message.id_text.encode(), b"\nevent: message\n", _data_lines(item(message)), b"\n")
-    return _chunk(b"".join(parts))
-
-
-def sse_events_with(messages: Sequence[Message], event_id: str) -> bytes:
-    """Events of a stream with several topics: the id, a position in all of them, is the last event's, so that a client which lost the
-    connection within the batch gets it again as a whole rather than in part."""
-    parts: list[bytes] = []
-    for message in messages:
-        if message is messages[-1]:
-            parts += (b"id: ", event_id.encode(), b"\n")
-        parts += (b"event: message\n", _data_lines(item(message)), b"\n")
-    return _chunk(b"".join(parts))
-
-
-def sse_event(name: str, data: bytes, event_id: str | None) -> bytes:
-    id_line = b"" if event_id is None else b"id: %b\n" % event_id.encode()
-    return _chunk(id_line + b"event: " + name.encode() + b"\n" + _data_lines(data) + b"\n")
-
-
-def sse_comment(text: str) -> bytes:
-    return _chunk(b":" + text.encode() + b"\n\n")
-
-
-def sse_retry(milliseconds: int) -> bytes:
-    """How long the client waits before it connects again."""
-    return _chunk(b"retry: %d\n\n" % milliseconds)
-
-
-def _data_lines(data: bytes) -> bytes:
-    # A line break ends a line of the stream; in JSON text it can only be white space between tokens.
-    if b"\n" not in data and b"\r" not in data:
-        return b"data: " + data + b"\n"
-    return b"".join(b"data: " + line + b"\n" for line in _LINE_BREAK.split(data))
-
-
-def _chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-# ------------------------------------------------------------------------------------------------------------------- answers
-
-
-def notice_json(notice: Notice) -> dict[str, Any]:
+def notice_frame(notice: Notice) -> dict[str, Any]:
+    """The notice as a JSON value: a WebSocket frame, the data of an event, one of a poll's `notices`."""
     return {
         "type": notice.kind,
         "topic": notice.topic,
@@ -127,19 +67,114 @@ def notice_json(notice: Notice) -> dict[str, Any]:
     }
 
 
+# ------------------------------------------------------------------------------------------------- WebSocket
+
+
+def websocket_frames(messages: Sequence[Message]) -> bytes:
+    """One text frame a message, one after the other, as a server sends them: unmasked."""
+    parts: list[bytes] = []
+    for message in messages:
+        text = message.item or item(message)
+        parts.append(_frame_header(len(text)))
+        parts.append(text)
+    return b"".join(parts)
+
+
+def websocket_frame(text: bytes) -> bytes:
+    """One text frame around `text`."""
+    return _frame_header(len(text)) + text
+
+
+def _frame_header(length: int) -> bytes:
+    if length < 126:
+        return _SHORT_HEADERS[length]
+    if length < 1 << 16:
+        return b"\x81\x7e" + length.to_bytes(2, "big")
+    return b"\x81\x7f" + length.to_bytes(8, "big")
+
+
+# ---------------------------------------------------------------------------------------- server-sent events
+
+
+def sse_events(messages: Sequence[Message]) -> bytes:
+    """One event a message, with the message's id as its id: for streams of a single topic."""
+    parts: list[bytes] = []
+    for message in messages:
+        parts += (
+            b"id: ",
+            message.id_text.encode(),
+            b"\nevent: message\ndata: ",
+            _lines(item(message)),
+            b"\n\n",
+        )
+    return _chunk(b"".join(parts))
+
+
+def sse_events_with(messages: Sequence[Message], id_text: str) -> bytes:
+    """One event a message; only the last has an id, `id_text`, which stands for all that was sent before it.
+
+    Without messages the id is sent alone: it becomes the client's, and nothing is dispatched.
+    """
+    parts: list[bytes] = []
+    for message in messages:
+        parts += (b"event: message\ndata: ", _lines(item(message)), b"\n\n")
+    own_id = b"id: %b\n" % id_text.encode()
+    # The fields of an event have no order: the id may follow the data of the last one.
+    parts[-1:] = (b"\n", own_id, b"\n") if parts else (own_id, b"\n")
+    return _chunk(b"".join(parts))
+
+
+def sse_event(name: str, data: bytes, event_id: str | None = None) -> bytes:
+    own_id = b"" if event_id is None else b"id: %b\n" % event_id.encode()
+    return _chunk(b"%bevent: %b\ndata: %b\n\n" % (own_id, name.encode(), _lines(data)))
+
+
+def sse_comment(text: str) -> bytes:
+    """What clients read and ignore; it keeps proxies from taking a quiet stream for a dead one."""
+    return _chunk(b": " + b"\n: ".join(_LINE_END.split(text.encode())) + b"\n\n")
+
+
+def sse_retry(milliseconds: int) -> bytes:
+    """Tells the client how long to wait before it comes back."""
+    return _chunk(b"retry: %d\n\n" % milliseconds)
+
+
+def _lines(data: bytes) -> bytes:
+    if b"\n" not in data and b"\r" not in data:
+        return data
+    # In a JSON text these are only ever white space between values, so it means the same afterwards.
+    return b"\ndata: ".join(_LINE_END.split(data))
+
+
+def _chunk(data: bytes) -> bytes:
+    # A chunk without data would be the last one, and end the response; a comment says nothing and ends
+    # nothing.
+    data = data or b":\n\n"
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+# --------------------------------------------------------------------------------------------------- answers
+
+
 def poll_answer(
-    messages: Iterable[Message], cursors: Mapping[str, MessageId], has_more: bool, notices: Sequence[Notice]
+    messages: Sequence[Message], cursors: Mapping[str, MessageId], has_more: bool, notices: Sequence[Notice]
 ) -> bytes:
-    tail = {"has_more": has_more, "cursors": {topic: str(cursor) for topic, cursor in cursors.items()}}
-    if notices:
-        tail["notices"] = [notice_json(notice) for notice in notices]
-    return _with_messages(messages, tail)
+    """A long-poll's answer, messages in the order given."""
+    told = {topic: str(cursor) for topic, cursor in cursors.items()}
+    noticed = b',"notices":' + _encode([notice_frame(notice) for notice in notices]) if notices else b""
+    return b'{"messages":[%b],"has_more":%b,"cursors":%b%b}' % (
+        _joined(messages),
+        b"true" if has_more else b"false",
+        _encode(told),
+        noticed,
+    )
 
 
 def history_answer(
     messages: Sequence[Message], limit: int, order: str, cursor: str | None, has_more: bool
 ) -> bytes:
-    tail = {
+    """A page of a topic's history, messages in the order given."""
+    rest = {
         "total": len(messages),
         "limit": limit,
         "order": order,
@@ -147,9 +182,8 @@ def history_answer(
         "next_cursor": messages[-1].id_text if messages else None,
         "has_more": has_more,
     }
-    return _with_messages(messages, tail)
+    return b'{"messages":[%b],%b' % (_joined(messages), _encode(rest)[1:])
 
 
-def _with_messages(messages: Iterable[Message], tail: Mapping[str, Any]) -> bytes:
-    items = b",".join([item(message) for message in messages])
-    return b'{"messages":[' + items + b"]," + json_text(tail)[1:]
+def _joined(messages: Sequence[Message]) -> bytes:
+    return b",".join([item(message) for message in messages])

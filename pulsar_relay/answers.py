@@ -1,0 +1,222 @@
+"""The shape of every answer, as marshmallow schemas: for the API document, and for tests that hold answers to
+it.
+
+The relay does not write its answers with them: those are put together from ready bytes (`wire.py`).
+"""
+
+from __future__ import annotations
+
+from marshmallow import Schema, fields, validate
+
+from pulsar_relay.schemas import EXAMPLE_ID, HISTORY_DEFAULT_LIMIT, about
+
+EXAMPLE_TIME = "2023-11-14T22:13:20.000000Z"
+
+
+class Answer(Schema):
+    class Meta:
+        register = False
+
+
+def _count(description: str, example: int = 0) -> fields.Integer:
+    return fields.Integer(required=True, strict=True, metadata=about(description, example))
+
+
+def _message_id(description: str, *, allow_none: bool = False) -> fields.String:
+    return fields.String(required=True, allow_none=allow_none, metadata=about(description, EXAMPLE_ID))
+
+
+def _time() -> fields.String:
+    return fields.String(required=True, metadata=about("When the message was stored, UTC.", EXAMPLE_TIME))
+
+
+def _topic() -> fields.String:
+    return fields.String(required=True, metadata=about("The topic's name.", "jobs"))
+
+
+# ------------------------------------------------------------------------------------------------ publishing
+
+
+class PublishAnswer(Answer):
+    message_id = _message_id("The message's id, which is also a cursor.")
+    topic = _topic()
+    timestamp = _time()
+
+
+class BulkResult(Answer):
+    message_id = _message_id("Null if it was rejected.", allow_none=True)
+    topic = fields.String(
+        required=True, allow_none=True, metadata=about("Null if what was sent is no topic's name.", "jobs")
+    )
+    status = fields.String(required=True, validate=validate.OneOf(["accepted", "rejected"]))
+    error = fields.String(
+        required=True, allow_none=True, metadata=about("Why it was rejected, for a person; else null.")
+    )
+    code = fields.String(required=True, allow_none=True, metadata=about("The same, for a program."))
+
+
+class BulkSummary(Answer):
+    total = _count("Messages in the request.", 1)
+    accepted = _count("Those that were stored.", 1)
+    rejected = _count("Those that were not.")
+
+
+class BulkAnswer(Answer):
+    results = fields.List(
+        fields.Nested(BulkResult), required=True, metadata=about("One for each message, in the order sent.")
+    )
+    summary = fields.Nested(BulkSummary, required=True)
+
+
+# --------------------------------------------------------------------------------------------------- reading
+
+
+class MessageItem(Answer):
+    """One message, the same on every transport."""
+
+    type = fields.String(required=True, validate=validate.Equal("message"))
+    message_id = _message_id("The message's id, which is also a cursor.")
+    topic = _topic()
+    payload = fields.Raw(
+        required=True,
+        allow_none=True,
+        metadata=about("The JSON value, as it was published.", {"job_id": 7, "status": "running"}),
+    )
+    timestamp = _time()
+    metadata = fields.Dict(keys=fields.String(), values=fields.String(), required=True, allow_none=True)
+
+
+class NoticeItem(Answer):
+    """Says, before the next message, that reading could not go on where the cursor was."""
+
+    type = fields.String(
+        required=True,
+        validate=validate.OneOf(["gap", "reset"]),
+        metadata=about(
+            "`gap`: messages after the cursor are gone. `reset`: the cursor is not of this topic's history."
+        ),
+    )
+    topic = _topic()
+    reason = fields.String(required=True, metadata=about("A word for why.", "trimmed"))
+    lost = fields.Integer(
+        required=True,
+        strict=True,
+        allow_none=True,
+        metadata=about("How many messages; null if unknown.", 137),
+    )
+    first_available = _message_id("Where reading goes on; null if there is nothing yet.", allow_none=True)
+
+
+class PollAnswer(Answer):
+    messages = fields.List(
+        fields.Nested(MessageItem),
+        required=True,
+        metadata=about("Ascending within each topic; empty if none came in time."),
+    )
+    has_more = fields.Boolean(
+        required=True, metadata=about("More messages are there already: poll again at once.", False)
+    )
+    cursors = fields.Dict(
+        keys=fields.String(),
+        values=fields.String(),
+        required=True,
+        metadata=about("What to give as `since` next time.", {"jobs": EXAMPLE_ID}),
+    )
+    notices = fields.List(fields.Nested(NoticeItem), metadata=about("Present only if there is any."))
+
+
+class PollStatsAnswer(Answer):
+    active_waiters = _count("Polls that wait, in this worker.", 2)
+    subscribed_topics = _count("Topics with any subscriber, in this worker.", 1)
+    topic_subscriber_counts = fields.Dict(
+        keys=fields.String(),
+        values=fields.Integer(strict=True),
+        required=True,
+        metadata=about("Subscribers of each topic, in this worker.", {"jobs": 2}),
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- topics
+
+
+class HistoryAnswer(Answer):
+    messages = fields.List(fields.Nested(MessageItem), required=True)
+    total = _count("Messages in this answer.", 1)
+    limit = _count("The limit that counted.", HISTORY_DEFAULT_LIMIT)
+    order = fields.String(required=True, validate=validate.OneOf(["asc", "desc"]))
+    cursor = fields.String(required=True, allow_none=True, metadata=about("As it was asked for."))
+    next_cursor = _message_id("The last message's id; null if there is none.", allow_none=True)
+    has_more = fields.Boolean(required=True, metadata=about("Whether there is more, in that order.", False))
+
+
+class TopicEntry(Answer):
+    topic_name = _topic()
+
+
+class TopicAnswer(TopicEntry):
+    length = _count("Messages kept.", 12)
+    first_id = _message_id("The oldest message kept.", allow_none=True)
+    last_id = _message_id("The newest message kept.", allow_none=True)
+    epoch = fields.String(
+        required=True,
+        metadata=about("Another one, if the topic's history was rewritten.", "9f86d081884c7d65"),
+    )
+    subscribers = _count("Subscribers in this worker.", 3)
+
+
+class TopicsStatsAnswer(Answer):
+    total_topics = _count("Topics in the store.", 12)
+    open_topics = _count("Topics in this worker's memory.", 5)
+    following_topics = _count("Those of them that have subscribers.", 2)
+    subscribers = _count("Subscribers in this worker.", 3)
+    hot_bytes = _count("Memory that the hot buffers of this worker take.", 65536)
+
+
+# ----------------------------------------------------------------------------------------- health and errors
+
+
+class HealthAnswer(Answer):
+    status = fields.String(
+        required=True, metadata=about("`healthy`, if there is an answer at all.", "healthy")
+    )
+    timestamp = fields.String(required=True, metadata=about("This worker's clock.", EXAMPLE_TIME))
+    version = fields.String(required=True, metadata=about("The relay's version.", "1.0.0"))
+
+
+class ReadyAnswer(Answer):
+    ready = fields.Boolean(required=True)
+    checks = fields.Dict(
+        keys=fields.String(),
+        values=fields.String(),
+        required=True,
+        metadata=about("For each part `ok`, or what is wrong with it.", {"store": "ok", "feed": "ok"}),
+    )
+    durability = fields.String(
+        metadata=about("What an acknowledged message survives.", "memory", enum=["memory", "disk", "replica"])
+    )
+
+
+class WrongField(Answer):
+    loc = fields.List(
+        fields.Raw(),
+        required=True,
+        metadata=about("Where: `body` or `query`, then names and indexes.", ["body", "topic"]),
+    )
+    msg = fields.String(required=True, metadata=about("What is wrong, for a person.", "is missing"))
+    type = fields.String(required=True, metadata=about("The same, for a program.", "missing"))
+
+
+class ErrorAnswer(Answer):
+    error = fields.String(required=True, metadata=about("The error's code.", "store_unavailable"))
+    message = fields.String(
+        required=True,
+        metadata=about("What to do, for a person.", "The store cannot be reached at the moment. Try again."),
+    )
+    detail = fields.Raw(
+        required=True,
+        metadata=about(
+            "The wrong fields of a request that is not valid; else the message again.",
+            "The store cannot be reached at the moment. Try again.",
+        ),
+    )
+    retry = fields.Boolean(required=True, metadata=about("Whether the same request may succeed later.", True))

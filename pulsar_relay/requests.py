@@ -1,0 +1,223 @@
+"""RequestReader: from the bytes of an HTTP request to values that hold what they promise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from pulsar_relay import json_text
+from pulsar_relay.cursors import read_last_event_id
+from pulsar_relay.errors import FieldError, RelayError
+from pulsar_relay.fields import is_topic_name
+from pulsar_relay.json_text import Fields, JsonError
+from pulsar_relay.loading import BODY, Query, load_query, load_texts, split_object
+from pulsar_relay.message_reader import ItemError as ItemError
+from pulsar_relay.message_reader import MessageReader
+from pulsar_relay.message_reader import PublishRequest as PublishRequest
+from pulsar_relay.schemas import (
+    POLL_MIN_TIMEOUT_SECONDS,
+    BulkQuery,
+    TopicsQuery,
+    history_query_schema,
+    poll_query_schema,
+    poll_schema,
+    stream_query_schema,
+)
+from pulsar_relay.settings import PollSettings, PublishSettings, SubscriberSettings
+
+IDEMPOTENCY_KEY_MAX_LENGTH = 255
+PLAIN_POLL_MAX_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class PollRequest:
+    """`since` is topic to cursor text, None for a poll without cursors. Once it holds anything, also for
+    another topic, a requested topic that it lacks, or has as "", is to be read from the oldest message kept.
+    """
+
+    topics: Sequence[str]
+    since: Mapping[str, str] | None
+    timeout_seconds: float
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRequest:
+    """`since` is as for `PollRequest`, taken from `Last-Event-ID` where the client sent one."""
+
+    topics: Sequence[str]
+    since: Mapping[str, str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryRequest:
+    """`cursor` is None to begin at the end that the order starts from."""
+
+    limit: int
+    order: str
+    cursor: str | None
+
+    @property
+    def descends(self) -> bool:
+        return self.order == "desc"
+
+
+@dataclass(frozen=True, slots=True)
+class TopicsRequest:
+    """`after` is "" to begin with the first name."""
+
+    limit: int
+    after: str
+
+
+class _PlainPoll(msgspec.Struct):
+    """A poll whose fields have the types that need no coercion."""
+
+    topics: list[str]
+    since: dict[str, str | None] | None = None
+    timeout: float | None = None
+    limit: int | None = None
+
+
+class RequestReader:
+    """Reads every HTTP request. Each method raises RelayError for what is not valid."""
+
+    def __init__(self, publish: PublishSettings, poll: PollSettings, subscriber: SubscriberSettings) -> None:
+        self._messages = MessageReader(publish)
+        self._limits = poll
+        self._bulk_query = BulkQuery()
+        self._poll_fields = Fields("topics", "since", "timeout", "limit")
+        self._poll = poll_schema(poll)()
+        self._poll_query = poll_query_schema(poll)()
+        self._plain_poll = msgspec.json.Decoder(_PlainPoll)
+        self._stream_query = stream_query_schema(subscriber.max_topics)()
+        self._history_query = history_query_schema(poll)()
+        self._topics_query = TopicsQuery()
+
+    def publish(self, body: bytes, content_type: str | None) -> PublishRequest:
+        check_content_type(content_type)
+        return self._messages.one(body)
+
+    def bulk(
+        self, body: bytes, content_type: str | None, query: Query
+    ) -> tuple[Sequence[PublishRequest | ItemError], bool]:
+        """The messages in the order sent, and whether they are to be stored all or none.
+
+        In the first case every message is valid and they have one topic.
+        """
+        is_atomic = bool(load_query(self._bulk_query, query)["atomic"])
+        check_content_type(content_type)
+        items = self._messages.bulk(body)
+        if is_atomic:
+            _refuse_unless_whole(items)
+        return items, is_atomic
+
+    def poll(self, body: bytes, content_type: str | None) -> PollRequest:
+        check_content_type(content_type)
+        return self._read_plain_poll(body) or self.any_poll(body)
+
+    def any_poll(self, body: bytes) -> PollRequest:
+        """The request in `body`, by the schema alone."""
+        found = load_texts(self._poll, split_object(self._poll_fields, body, BODY), BODY)
+        return self._poll_request(found["topics"], found["since"], found["timeout"], found["limit"])
+
+    def poll_query(self, query: Query) -> PollRequest:
+        found = load_query(self._poll_query, query)
+        since = _spread(found["since"], found["topics"])
+        return self._poll_request(found["topics"], since, found["timeout"], found["limit"])
+
+    def stream_query(self, query: Query, last_event_id: str | None) -> StreamRequest:
+        found = load_query(self._stream_query, query)
+        topics = found["topics"]
+        since = (
+            read_last_event_id(last_event_id, topics) if last_event_id else _spread(found["since"], topics)
+        )
+        return StreamRequest(topics, since)
+
+    def history_query(self, query: Query) -> HistoryRequest:
+        found = load_query(self._history_query, query)
+        # 400, not 422, is what older clients know here.
+        if found["order"] not in ("asc", "desc"):
+            raise RelayError("bad_request", "`order` must be `asc` or `desc`.")
+        if found["limit"] < 1:
+            raise RelayError("bad_request", "`limit` must be at least 1.")
+        limit = min(found["limit"], self._limits.max_limit_messages)
+        return HistoryRequest(limit, found["order"], found["cursor"] or None)
+
+    def topics_query(self, query: Query) -> TopicsRequest:
+        found = load_query(self._topics_query, query)
+        return TopicsRequest(found["limit"], found["after"])
+
+    def _read_plain_poll(self, body: bytes) -> PollRequest | None:
+        """The request, if it is written as clients write it: what is unusual is for the schema to judge."""
+        if len(body) > PLAIN_POLL_MAX_BYTES:
+            return None
+        try:
+            json_text.check_encoding(body)
+            plain = self._plain_poll.decode(body)
+        except (JsonError, msgspec.DecodeError, RecursionError):
+            return None
+        topics = plain.topics
+        if not 1 <= len(topics) <= self._limits.max_topics or not all(map(is_topic_name, topics)):
+            return None
+        if plain.limit is not None and plain.limit < 1:
+            return None
+        since = {topic: cursor or "" for topic, cursor in plain.since.items()} if plain.since else None
+        return self._poll_request(list(dict.fromkeys(topics)), since, plain.timeout, plain.limit)
+
+    def _poll_request(
+        self,
+        topics: Sequence[str],
+        since: Mapping[str, str] | None,
+        timeout_seconds: float | None,
+        limit: int | None,
+    ) -> PollRequest:
+        limits = self._limits
+        return PollRequest(
+            topics,
+            since or None,
+            limits.default_timeout_seconds
+            if timeout_seconds is None
+            else min(max(timeout_seconds, POLL_MIN_TIMEOUT_SECONDS), limits.max_timeout_seconds),
+            limits.default_limit_messages if limit is None else min(limit, limits.max_limit_messages),
+        )
+
+
+def check_content_type(value: str | None) -> None:
+    """`unsupported_media_type` unless the body is announced as JSON."""
+    media_type = (value or "").partition(";")[0].strip().lower()
+    if media_type != "application/json" and not (
+        media_type.startswith("application/") and media_type.endswith("+json")
+    ):
+        wrong = FieldError(("body",), "must be sent as `Content-Type: application/json`", "content_type")
+        raise RelayError("unsupported_media_type", errors=[wrong])
+
+
+def idempotency_key(value: str | None) -> str | None:
+    """The header's value if it is a key; None if there is none, or an empty one."""
+    if not value:
+        return None
+    if len(value) > IDEMPOTENCY_KEY_MAX_LENGTH:
+        raise RelayError("idempotency_key_too_long")
+    if not (value.isascii() and value.isprintable()):
+        raise RelayError("idempotency_key_invalid")
+    return value
+
+
+def _refuse_unless_whole(items: Sequence[PublishRequest | ItemError]) -> None:
+    failed = [item.error for item in items if isinstance(item, ItemError)]
+    if failed:
+        raise RelayError("invalid_request", errors=[wrong for error in failed for wrong in error.errors])
+    if len({item.topic for item in items}) > 1:
+        raise RelayError("atomic_needs_one_topic")
+
+
+def _spread(since: Mapping[str, str] | None, topics: Sequence[str]) -> Mapping[str, str] | None:
+    """Cursors of a query, where the key "" stands for all topics that have none of their own."""
+    if not since:
+        return None
+    for_all = since.get("")
+    named = {topic: cursor for topic, cursor in since.items() if topic}
+    return named if for_all is None else {**dict.fromkeys(topics, for_all), **named}

@@ -1,0 +1,264 @@
+"""The shape of every HTTP request, as marshmallow schemas: `requests.py` reads with them, and the API
+document is made of them.
+
+What depends on a setting is made by a function of the settings; the rest are classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from marshmallow import EXCLUDE, Schema, fields
+
+from pulsar_relay.errors import RelayError
+from pulsar_relay.fields import (
+    METADATA_MAX_BYTES,
+    TTL_MAX_SECONDS,
+    CappedNumber,
+    CursorMap,
+    Flag,
+    Metadata,
+    Payload,
+    QueryCursors,
+    Seconds,
+    Texts,
+    TopicName,
+    TopicNames,
+    WholeNumber,
+)
+from pulsar_relay.json_text import Items
+from pulsar_relay.settings import PollSettings, PublishSettings
+
+EXAMPLE_ID = "1700000000000-1"
+POLL_MIN_TIMEOUT_SECONDS = 1.0
+HISTORY_DEFAULT_LIMIT = 10
+TOPICS_DEFAULT_LIMIT = 100
+TOPICS_MAX_LIMIT = 1000
+
+
+def about(description: str, example: Any = None, **more: Any) -> dict[str, Any]:
+    """What the API document says of a field."""
+    return {"description": description, **({} if example is None else {"example": example}), **more}
+
+
+class Request(Schema):
+    """Fields that a request does not know are ignored."""
+
+    class Meta:
+        unknown = EXCLUDE
+        register = False
+
+
+# ------------------------------------------------------------------------------------------------ publishing
+
+
+def publish_schema(settings: PublishSettings) -> type[Request]:
+    class Publish(Request):
+        topic = TopicName(
+            required=True,
+            metadata=about(
+                "1 to 255 of `A-Z a-z 0-9 _ -`, at least one of them a letter or a digit. A topic is made "
+                "by its first message.",
+                "jobs",
+            ),
+        )
+        payload = Payload(
+            settings.max_payload_depth,
+            required=True,
+            metadata=about(
+                f"Any JSON value, null included, nested up to {settings.max_payload_depth} levels deep. It "
+                "is passed on byte for byte: 2**70, `1.10`, the order of keys and repeated keys come out as"
+                " sent.",
+                {"job_id": 7, "status": "running"},
+            ),
+        )
+        ttl = WholeNumber(
+            1,
+            TTL_MAX_SECONDS,
+            allow_none=True,
+            load_default=None,
+            metadata=about(
+                "Seconds after which the message is given to nobody any more. Without it the message lives "
+                "as long as the relay's retention.",
+                3600,
+            ),
+        )
+        metadata = Metadata(
+            keys=fields.String(),
+            values=fields.String(),
+            allow_none=True,
+            load_default=None,
+            metadata=about(
+                f"Annotations: strings by name, at most {METADATA_MAX_BYTES} bytes of JSON.",
+                {"source": "galaxy"},
+            ),
+        )
+
+    return Publish
+
+
+def bulk_schema(settings: PublishSettings) -> type[Request]:
+    def too_many() -> RelayError:
+        return RelayError("bulk_too_large", f"The limit is {settings.bulk_max_messages}.")
+
+    class Bulk(Request):
+        messages = Texts(
+            fields.Nested(publish_schema(settings)),
+            Items(settings.bulk_max_messages),
+            too_many,
+            required=True,
+            metadata=about("Stored in this order within each topic."),
+        )
+
+    return Bulk
+
+
+class BulkQuery(Request):
+    atomic = Flag(
+        load_default=False,
+        metadata=about(
+            "All or nothing: one message that is not valid refuses the whole request. All must be for one "
+            "topic."
+        ),
+    )
+
+
+# --------------------------------------------------------------------------------------------------- reading
+
+_SINCE = (
+    "What follows this cursor is returned, for each topic. An unknown cursor, also one of another relay, "
+    "reads from the oldest message kept, and a notice says so."
+)
+_NO_SINCE = (
+    "Without cursors the client's cookie tells where its last poll ended; without a cookie reading begins"
+    " with the next message."
+)
+_IN_QUERY = (
+    "One cursor for all topics, or `topic:cursor` pairs with commas between them; also `earliest` and "
+    "`latest`."
+)
+
+
+def poll_schema(settings: PollSettings) -> type[Request]:
+    class Poll(Request):
+        topics = TopicNames(
+            settings.max_topics,
+            required=True,
+            metadata=about("Topics to read; they need not exist yet.", ["jobs"]),
+        )
+        since = CursorMap(
+            keys=fields.String(),
+            values=fields.String(allow_none=True),
+            allow_none=True,
+            load_default=None,
+            metadata=about(
+                f"{_SINCE} {_NO_SINCE} A topic that it does not name while it names another is read from the"
+                " oldest message.",
+                {"jobs": EXAMPLE_ID},
+            ),
+        )
+        timeout = _timeout(settings)
+        limit = _limit(settings)
+
+    return Poll
+
+
+def poll_query_schema(settings: PollSettings) -> type[Request]:
+    class PollQuery(Request):
+        topics = _query_topics(settings.max_topics)
+        since = QueryCursors(
+            load_default=None, metadata=about(f"{_SINCE} {_NO_SINCE} {_IN_QUERY}", EXAMPLE_ID)
+        )
+        timeout = _timeout(settings)
+        limit = _limit(settings)
+
+    return PollQuery
+
+
+def stream_query_schema(max_topics: int) -> type[Request]:
+    class StreamQuery(Request):
+        topics = _query_topics(max_topics)
+        since = QueryCursors(
+            load_default=None,
+            metadata=about(
+                f"{_SINCE} {_IN_QUERY} Without it reading begins with the next message. A `Last-Event-ID` "
+                "header goes before it.",
+                "earliest",
+            ),
+        )
+
+    return StreamQuery
+
+
+def _query_topics(max_topics: int) -> TopicNames:
+    return TopicNames(
+        max_topics,
+        is_query=True,
+        required=True,
+        metadata=about("Topics to read, with commas between them; they need not exist yet.", ["jobs"]),
+    )
+
+
+def _timeout(settings: PollSettings) -> Seconds:
+    longest = settings.max_timeout_seconds
+    return Seconds(
+        POLL_MIN_TIMEOUT_SECONDS,
+        longest,
+        allow_none=True,
+        load_default=None,
+        metadata=about(
+            f"Seconds to wait for a message. Any number; it is clamped to 1 to {longest:g}.",
+            30,
+            default=settings.default_timeout_seconds,
+        ),
+    )
+
+
+def _limit(settings: PollSettings) -> CappedNumber:
+    return CappedNumber(
+        settings.max_limit_messages,
+        allow_none=True,
+        load_default=None,
+        metadata=about(
+            f"Most messages of a topic; more than {settings.max_limit_messages} counts as that.",
+            100,
+            default=settings.default_limit_messages,
+        ),
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- topics
+
+
+def history_query_schema(settings: PollSettings) -> type[Request]:
+    class HistoryQuery(Request):
+        limit = WholeNumber(
+            load_default=HISTORY_DEFAULT_LIMIT,
+            metadata=about(
+                f"Most messages in the answer; more than {settings.max_limit_messages} counts as that.",
+                HISTORY_DEFAULT_LIMIT,
+                minimum=1,
+            ),
+        )
+        order = fields.String(
+            load_default="desc",
+            metadata=about("`desc`: newest first. `asc`: oldest first.", "desc", enum=["asc", "desc"]),
+        )
+        cursor = fields.String(
+            load_default="",
+            metadata=about("Go on after this message, in that order: the last answer's `next_cursor`."),
+        )
+
+    return HistoryQuery
+
+
+class TopicsQuery(Request):
+    limit = CappedNumber(
+        TOPICS_MAX_LIMIT,
+        load_default=TOPICS_DEFAULT_LIMIT,
+        metadata=about(f"Most topics in the answer; more than {TOPICS_MAX_LIMIT} counts as that.", 100),
+    )
+    after = fields.String(
+        load_default="",
+        metadata=about("Go on after this name. The answer's `Link` header leads to the next page."),
+    )
