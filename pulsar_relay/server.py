@@ -26,7 +26,9 @@ from actors.protocol import StoreError, TopicLimits
 from actors.stream import HotLimits
 from pulsar_relay import apidoc, wire
 from pulsar_relay.metrics import MeteredStore, WorkerMetrics
+from pulsar_relay.frames import FrameReader
 from pulsar_relay.relay import Relay
+from pulsar_relay.requests import RequestReader
 from pulsar_relay.settings import Settings
 from pulsar_relay.store.client import make_client
 from pulsar_relay.store.embedded import EmbeddedValkey
@@ -134,6 +136,8 @@ class Worker:
         return FrontParts(
             relay=self.relay,
             settings=self._settings,
+            reader=RequestReader(self._settings.publish, self._settings.poll, self._settings.subscriber),
+            frames=FrameReader(self._settings.publish, self._settings.subscriber),
             publisher=Publisher(self.relay, wall_clock, self.metrics.publish_latency),
             waiters=self.waiters,
             cookies=cookies,

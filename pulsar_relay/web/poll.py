@@ -12,7 +12,8 @@ from actors.protocol import Expire, Notice, Start, Subscribe, Wanted
 from actors.stream import Batch, Message, MessageId
 from pulsar_relay import wire
 from pulsar_relay.errors import RelayError
-from pulsar_relay.schemas import PollRequest, parse_poll, parse_poll_query
+from pulsar_relay.cursors import place
+from pulsar_relay.requests import PollRequest, RequestReader
 from pulsar_relay.web.connections import OpenConnections
 from pulsar_relay.web.cursor_cookie import CursorCookie
 from pulsar_relay.web.handler import ApiHandler
@@ -79,19 +80,26 @@ class PollHandler(ApiHandler):
     """What both addresses of the long-poll do."""
 
     def initialize(
-        self, waiters: Waiters, cookies: CursorCookie, connections: OpenConnections, **kwargs: Any
+        self,
+        reader: RequestReader,
+        waiters: Waiters,
+        cursor_cookie: CursorCookie,
+        connections: OpenConnections,
+        **kwargs: Any,
     ) -> None:
         super().initialize(**kwargs)
+        self.reader = reader
         self.waiters = waiters
-        self.cookies = cookies
+        self.cursor_cookie = cursor_cookie
         self.connections = connections
         self.subscriber: Any = None
         self.sink: PollSink | None = None
 
     async def _poll(self, request: PollRequest) -> None:
-        cookie = self.get_cookie(self.cookies.name)
-        known = self.cookies.read(cookie, request.topics)
-        wanted = tuple(_wanted(topic, request.since, known) for topic in dict.fromkeys(request.topics))
+        cookie = self.get_cookie(self.cursor_cookie.name)
+        known = self.cursor_cookie.read(cookie, request.topics)
+        since = {topic: place(cursor) for topic, cursor in (request.since or {}).items()}
+        wanted = tuple(_wanted(topic, since, known) for topic in dict.fromkeys(request.topics))
         loop = asyncio.get_running_loop()
         sink = self.sink = PollSink(loop.create_future())
         subscriber = self.subscriber = self.relay.open_subscriber(
@@ -114,8 +122,8 @@ class PollHandler(ApiHandler):
         if sink.failure is not None:
             raise RelayError(sink.failure)
         if not request.since:
-            updated = self.cookies.update(cookie, sink.cursors)
-            self.set_cookie(self.cookies.name, updated, httponly=True, samesite="Lax")
+            updated = self.cursor_cookie.update(cookie, sink.cursors)
+            self.set_cookie(self.cursor_cookie.name, updated, httponly=True, samesite="Lax")
         # Topics are interleaved by time, which is kinder than one after the other; within a topic ids ascend anyway.
         messages = sorted(sink.messages, key=_message_id)
         self.answer(wire.poll_answer(messages, sink.cursors, sink.has_more, sink.notices))
@@ -154,14 +162,14 @@ class PostPollHandler(PollHandler):
     """POST /messages/poll"""
 
     async def post(self) -> None:
-        await self._poll(parse_poll(self.json_body(), self.limits.poll))
+        await self._poll(self.reader.poll(self.request.body, self.request.headers.get("Content-Type")))
 
 
 class GetPollHandler(PollHandler):
     """GET /api/v1/poll"""
 
     async def get(self) -> None:
-        await self._poll(parse_poll_query(self.request.query_arguments, self.limits.poll))
+        await self._poll(self.reader.poll_query(self.request.query_arguments))
 
 
 class PollStatsHandler(ApiHandler):

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from actors.protocol import Dedupe, Draft, Published, WallClock
-from actors.stream import MessageId
+from actors.stream import MessageId, timestamp_text
 from pulsar_relay.errors import RelayError
 from pulsar_relay.metrics import Latency
 from pulsar_relay.relay import Relay
-from pulsar_relay.schemas import ItemError, PublishRequest, idempotency_key, parse_bulk, parse_publish
+from pulsar_relay.message_reader import ItemError, PublishRequest
+from pulsar_relay.requests import RequestReader, idempotency_key
 from pulsar_relay.web.handler import ApiHandler
 
 SCOPE = "-"
@@ -59,13 +60,15 @@ def _digest(requests: Iterable[PublishRequest]) -> str:
 class PublishHandler(ApiHandler):
     """POST /api/v1/messages"""
 
-    def initialize(self, publisher: Publisher, **kwargs: Any) -> None:
+    def initialize(self, publisher: Publisher, reader: RequestReader, **kwargs: Any) -> None:
         super().initialize(**kwargs)
         self.publisher = publisher
+        self.reader = reader
 
     async def post(self) -> None:
-        request = parse_publish(self.json_body())
-        published = await self.publisher.publish(request, idempotency_key(self.request.headers))
+        headers = self.request.headers
+        request = self.reader.publish(self.request.body, headers.get("Content-Type"))
+        published = await self.publisher.publish(request, idempotency_key(headers.get("Idempotency-Key")))
         self.answer(published_json(published, 0), 201)
 
 
@@ -73,10 +76,11 @@ class BulkHandler(PublishHandler):
     """POST /api/v1/messages/bulk"""
 
     async def post(self) -> None:
-        items = parse_bulk(self.json_body(), self.limits.publish.bulk_max_messages)
-        key = idempotency_key(self.request.headers)
-        if self.flag("atomic"):
-            _require_atomic(items)
+        headers = self.request.headers
+        key = idempotency_key(headers.get("Idempotency-Key"))
+        items, _is_atomic = self.reader.bulk(
+            self.request.body, headers.get("Content-Type"), self.request.query_arguments
+        )
         groups: dict[str, list[int]] = {}
         for index, item in enumerate(items):
             if isinstance(item, PublishRequest):
@@ -88,28 +92,18 @@ class BulkHandler(PublishHandler):
             ),
             return_exceptions=True,
         )
-        results: list[Any] = [item if isinstance(item, ItemError) else None for item in items]
+        results: list[str | RelayError] = [
+            item.error if isinstance(item, ItemError) else "" for item in items
+        ]
         for indexes, outcome in zip(groups.values(), outcomes, strict=True):
             for position, index in enumerate(indexes):
                 results[index] = (
                     outcome.ids[position] if isinstance(outcome, Published) else _relay_error(outcome)
                 )
-        self._refuse_if_nothing_stored(results)
+        if outcomes and all(isinstance(outcome, RelayError) for outcome in outcomes):
+            # The store took nothing. Clients repeat a 503; inside a 207 they would not look for one.
+            raise _relay_error(outcomes[0])  # type: ignore[arg-type]
         self.answer(_bulk_json(items, results), 207)
-
-    def _refuse_if_nothing_stored(self, results: Sequence[Any]) -> None:
-        """A store that took none of the messages is a 503, which clients repeat; inside a 207 they would not look for it."""
-        failures = [result for result in results if isinstance(result, RelayError)]
-        if failures and not any(isinstance(result, str) for result in results):
-            raise failures[0]
-
-
-def _require_atomic(items: Sequence[PublishRequest | ItemError]) -> None:
-    errors = [item for item in items if isinstance(item, ItemError)]
-    if errors:
-        raise RelayError("invalid_request", errors=[error for item in errors for error in item.errors])
-    if len({item.topic for item in items if isinstance(item, PublishRequest)}) > 1:
-        raise RelayError("atomic_needs_one_topic")
 
 
 def _relay_error(outcome: BaseException) -> RelayError:
@@ -123,20 +117,27 @@ def published_json(published: Published, index: int) -> dict[str, str]:
     return {
         "message_id": id_text,
         "topic": published.topic,
-        "timestamp": MessageId.parse(id_text).timestamp,
+        "timestamp": timestamp_text(MessageId.parse(id_text).milliseconds),
     }
 
 
-def _bulk_json(items: Sequence[PublishRequest | ItemError], results: Sequence[Any]) -> dict[str, Any]:
-    answers = []
+def _bulk_json(
+    items: Sequence[PublishRequest | ItemError], results: Sequence[str | RelayError]
+) -> dict[str, Any]:
+    answers: list[dict[str, Any]] = []
+    accepted = 0
     for item, result in zip(items, results, strict=True):
+        answer = {"message_id": None, "topic": item.topic, "status": "rejected", "error": None, "code": None}
         if isinstance(result, str):
-            answers.append({"message_id": result, "topic": item.topic, "status": "accepted", "error": None})
+            accepted += 1
+            answer |= {"message_id": result, "status": "accepted"}
         else:
-            rejected: dict[str, Any] = {"message_id": None, "topic": item.topic, "status": "rejected"}
-            rejected["error"] = result.message
-            rejected["code"] = result.code
-            answers.append(rejected)
-    accepted = sum(isinstance(result, str) for result in results)
+            answer |= {"error": _in_words(result), "code": result.code}
+        answers.append(answer)
     summary = {"total": len(items), "accepted": accepted, "rejected": len(items) - accepted}
     return {"results": answers, "summary": summary}
+
+
+def _in_words(error: RelayError) -> str:
+    fields = "; ".join(f"{'.'.join(map(str, wrong.loc[3:]))} {wrong.message}".strip() for wrong in error.errors)
+    return fields or error.message

@@ -9,7 +9,9 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from tornado.web import Application
 
+from pulsar_relay.frames import FrameReader
 from pulsar_relay.relay import Relay
+from pulsar_relay.requests import RequestReader
 from pulsar_relay.settings import Settings
 from pulsar_relay.store.probe import Probe
 from pulsar_relay.web.connections import OpenConnections
@@ -32,12 +34,14 @@ class FrontParts:
 
     relay: Relay
     settings: Settings
+    reader: RequestReader
     publisher: Publisher
     waiters: Waiters
     cookies: CursorCookie
     connections: OpenConnections
     probe: Probe
     registry: CollectorRegistry
+    frames: FrameReader
     websocket_frames: Encode
     sse_events: Encode
     openapi: bytes
@@ -48,10 +52,11 @@ class FrontParts:
 def api_application(parts: FrontParts) -> Application:
     """The API's addresses."""
     base = {"relay": parts.relay, "settings": parts.settings}
-    publish = {**base, "publisher": parts.publisher}
-    poll = {**base, "waiters": parts.waiters, "cookies": parts.cookies, "connections": parts.connections}
-    sockets = {**publish, "connections": parts.connections, "encode": parts.websocket_frames}
-    streams = {**base, "connections": parts.connections, "encode": parts.sse_events}
+    read = {**base, "reader": parts.reader}
+    publish = {**read, "publisher": parts.publisher}
+    poll = {**read, "waiters": parts.waiters, "cursor_cookie": parts.cookies, "connections": parts.connections}
+    sockets = {**base, "publisher": parts.publisher, "connections": parts.connections}
+    streams = {**read, "connections": parts.connections, "encode": parts.sse_events}
     topic = r"/api/v1/topics/([^/]+)"
     return _application(
         [
@@ -60,11 +65,11 @@ def api_application(parts: FrontParts) -> Application:
             (r"/messages/poll", PostPollHandler, poll),
             (r"/api/v1/poll", GetPollHandler, poll),
             (r"/messages/poll/stats", PollStatsHandler, {**base, "waiters": parts.waiters}),
-            (r"/ws", RelayWebSocket, sockets),
+            (r"/ws", RelayWebSocket, {**sockets, "frames": parts.frames, "encode": parts.websocket_frames}),
             (r"/api/v1/stream", StreamHandler, streams),
-            (r"/api/v1/topics", TopicListHandler, base),
+            (r"/api/v1/topics", TopicListHandler, read),
             (topic, TopicHandler, base),
-            (topic + "/messages", HistoryHandler, base),
+            (topic + "/messages", HistoryHandler, read),
             (r"/stats", StatsHandler, base),
             (r"/health", HealthHandler, base),
             (r"/ready", ReadyHandler, {**base, "probe": parts.probe}),

@@ -14,8 +14,9 @@ from actors.protocol import Drained, Notice, Start, Subscribe, Wanted
 from actors.stream import Batch, MessageId
 from pulsar_relay import wire
 from pulsar_relay.errors import RelayError
+from pulsar_relay.cursors import encode_positions, place
 from pulsar_relay.relay import Subscriber
-from pulsar_relay.schemas import StreamRequest, parse_stream_query
+from pulsar_relay.requests import RequestReader, StreamRequest
 from pulsar_relay.web.connections import OpenConnections
 from pulsar_relay.web.handler import ApiHandler
 from pulsar_relay.web.outbox import Outbox
@@ -67,7 +68,7 @@ class EventSink:
             return None
         if len(self._topics) == 1:
             return str(self._positions[self._topics[0]])
-        return wire.encode_positions({topic: self._positions[topic] for topic in self._topics if topic in self._positions})
+        return encode_positions({topic: self._positions[topic] for topic in self._topics})
 
     def notify(self, notice: Notice) -> None:
         self._outbox.write(wire.sse_event("notice", wire.json_text(wire.notice_frame(notice)), None))
@@ -101,16 +102,20 @@ class StreamHandler(ApiHandler):
     sink: EventSink
 
     def initialize(
-        self, connections: OpenConnections, encode: Callable[[Sequence[Any]], bytes], **kwargs: Any
+        self,
+        reader: RequestReader,
+        connections: OpenConnections,
+        encode: Callable[[Sequence[Any]], bytes],
+        **kwargs: Any,
     ) -> None:
         super().initialize(**kwargs)
+        self.reader = reader
         self.connections = connections
         self.encode = encode
 
     async def get(self) -> None:
-        request = parse_stream_query(
-            self.request.query_arguments, self.request.headers.get("Last-Event-ID"), self.limits.subscriber
-        )
+        last_event_id = self.request.headers.get("Last-Event-ID")
+        request = self.reader.stream_query(self.request.query_arguments, last_event_id)
         connection = self.request.connection
         assert isinstance(connection, HTTP1Connection)
         if not self.relay.is_accepting:
@@ -145,7 +150,7 @@ class StreamHandler(ApiHandler):
         self.outbox.write(wire.sse_retry(RECONNECT_MILLISECONDS))
         self.subscriber = self.relay.open_subscriber(self.sink, "sse")
         self.connections.add(self)
-        self.subscriber.tell(Subscribe(request.wanted))
+        self.subscriber.tell(Subscribe(_wanted(request)))
 
     def _keep_alive(self) -> None:
         self.sink.comment("")
@@ -178,3 +183,11 @@ class StreamHandler(ApiHandler):
             self.outbox.close()
         if self.subscriber is not None:
             self.subscriber.disconnect()
+
+
+def _wanted(request: StreamRequest) -> tuple[Wanted, ...]:
+    since = request.since or {}
+    return tuple(
+        Wanted(topic, place(since[topic]) if topic in since else Start.LATEST)
+        for topic in dict.fromkeys(request.topics)
+    )

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlencode
 
-from actors.stream import Message
+from actors.stream import MessageId
 from pulsar_relay import wire
 from pulsar_relay.errors import RelayError
-from pulsar_relay.schemas import is_topic_name, parse_history_query, parse_list_query
+from pulsar_relay.cursors import place
+from pulsar_relay.fields import is_topic_name
+from pulsar_relay.requests import RequestReader
 from pulsar_relay.web.handler import ApiHandler
 
 STATS = "stats"
@@ -17,15 +19,18 @@ STATS = "stats"
 class TopicListHandler(ApiHandler):
     """GET /api/v1/topics"""
 
+    def initialize(self, reader: RequestReader, **kwargs: Any) -> None:
+        super().initialize(**kwargs)
+        self.reader = reader
+
     async def get(self) -> None:
-        query = parse_list_query(self.request.query_arguments)
+        query = self.reader.topics_query(self.request.query_arguments)
         names = await self.relay.topics(query.after, query.limit + 1)
         if len(names) > query.limit:
             names = names[: query.limit]
             following = urlencode({"after": names[-1], "limit": query.limit})
             self.set_header("Link", f'<{self.request.path}?{following}>; rel="next"')
-        census = await self.relay.census()
-        self.answer([{"topic_name": name, "subscribers": census.subscribers.get(name, 0)} for name in names])
+        self.answer([{"topic_name": name} for name in names])
 
 
 class TopicHandler(ApiHandler):
@@ -73,10 +78,8 @@ async def relay_statistics(handler: ApiHandler) -> dict[str, Any]:
         "total_topics": await relay.topic_count(),
         "open_topics": census.open_topics,
         "following_topics": census.following_topics,
-        "hot_buffer_bytes": census.hot_bytes,
-        "connections": {transport: count for transport, count in relay.connections.items() if count},
-        "messages_received": relay.counters.messages_published,
-        "messages_delivered": relay.counters.messages_delivered,
+        "subscribers": sum(census.subscribers.values()),
+        "hot_bytes": census.hot_bytes,
     }
 
 
@@ -90,17 +93,19 @@ class StatsHandler(ApiHandler):
 class HistoryHandler(ApiHandler):
     """GET /api/v1/topics/{topic}/messages"""
 
+    def initialize(self, reader: RequestReader, **kwargs: Any) -> None:
+        super().initialize(**kwargs)
+        self.reader = reader
+
     async def get(self, topic: str) -> None:
         topic = _existing_name(topic)
-        query = parse_history_query(self.request.query_arguments)
+        query = self.reader.history_query(self.request.query_arguments)
         await self.relay.describe(topic)
-        page = await self.relay.history(topic, query.cursor, query.limit, descends=query.descends)
-        self.answer(wire.history_answer(page.messages, query, _next_cursor(page.messages)))
-
-
-def _next_cursor(messages: Any) -> str | None:
-    last: Message | None = messages[-1] if messages else None
-    return last.id_text if last is not None else None
+        # A place that is no message id begins where the order begins, as it does for a poll.
+        start = place(query.cursor) if query.cursor else None
+        cursor = start if isinstance(start, MessageId) else None
+        page = await self.relay.history(topic, cursor, query.limit, descends=query.descends)
+        self.answer(wire.history_answer(page.messages, query.limit, query.order, query.cursor, page.has_more))
 
 
 def _existing_name(topic: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from actors.protocol import Acknowledge, Drained, Notice, Subscribe, Unsubscribe
 from actors.stream import Batch, MessageId
 from pulsar_relay import frames, wire
 from pulsar_relay.errors import ERRORS, RelayError
+from pulsar_relay.frames import FrameReader
 from pulsar_relay.relay import Relay, Subscriber
 from pulsar_relay.settings import Settings
 from pulsar_relay.web.connections import OpenConnections
@@ -40,6 +42,7 @@ class WebSocketSink:
         self._outbox = outbox
         self._encode = encode
         self._close = close
+        self._session_id = f"sess_{secrets.token_hex(6)}"
 
     def send(self, frame: Any) -> None:
         """One reply, as a JSON value or as JSON text."""
@@ -52,7 +55,7 @@ class WebSocketSink:
         self.send(wire.notice_frame(notice))
 
     def subscribed(self, cursors: Mapping[str, MessageId], epochs: Mapping[str, str], ref: object) -> None:
-        self.send(frames.subscribed(cursors, epochs, ref))
+        self.send({**frames.subscribed(cursors, epochs, ref), "session_id": self._session_id})
 
     def unsubscribed(self, topics: Sequence[str], ref: object) -> None:
         self.send(frames.unsubscribed(topics, ref))
@@ -81,12 +84,14 @@ class RelayWebSocket(WebSocketHandler):
         self,
         relay: Relay,
         settings: Settings,
+        frames: FrameReader,
         publisher: Publisher,
         connections: OpenConnections,
         encode: Callable[[Sequence[Any]], bytes],
     ) -> None:
         self.relay = relay
         self.limits = settings
+        self.reader = frames
         self.publisher = publisher
         self.connections = connections
         self.encode = encode
@@ -135,7 +140,7 @@ class RelayWebSocket(WebSocketHandler):
         try:
             if isinstance(message, bytes):
                 raise RelayError("binary_frame")
-            frame = frames.parse(message.encode("utf-8"), self.limits)
+            frame = self.reader.read(message.encode("utf-8"))
             ref = frame.ref
             await self._obey(frame)
         except frames.FrameError as error:

@@ -1,0 +1,150 @@
+"""docs/protocol.md is true: every example in it is run, top to bottom, against a relay, and the answers are what it says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from websockets.asyncio.client import ClientConnection, connect
+
+from tests.workers import RunningWorker
+
+DOCUMENT = Path(__file__).parent.parent / "docs/protocol.md"
+WAIT_SECONDS = 20
+ANY = "…"
+NAMED = re.compile(r"‹(\w+)›")
+
+FENCE = re.compile(r"^```(http|websocket|events)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+class Example:
+    """One fenced block; `line` is where it stands."""
+
+    def __init__(self, kind: str, text: str, line: int) -> None:
+        self.kind = kind
+        self.text = text
+        self.line = line
+
+
+def examples() -> list[Example]:
+    text = DOCUMENT.read_text("utf-8")
+    return [
+        Example(match[1], match[2], text.count("\n", 0, match.start()) + 1) for match in FENCE.finditer(text)
+    ]
+
+
+class Reader:
+    """Runs examples; remembers the values that one names and a later one uses, written `‹name›`."""
+
+    def __init__(self, url: str, ws_url: str) -> None:
+        self._url = url
+        self._ws_url = ws_url
+        self._names: dict[str, str] = {}
+
+    def run(self, example: Example) -> None:
+        getattr(self, f"_run_{example.kind}")(example.text)
+
+    def _fill(self, text: str) -> str:
+        return NAMED.sub(lambda match: self._names.get(match[1], match[0]), text)
+
+    def _compare(self, actual: Any, expected: Any, place: str = "answer") -> None:
+        if isinstance(expected, str) and (named := NAMED.fullmatch(expected)):
+            if named[1] not in self._names:
+                self._names[named[1]] = str(actual)
+            assert str(actual) == self._names[named[1]], place
+        elif expected == ANY:
+            return
+        elif isinstance(expected, dict) and isinstance(actual, dict):
+            named_keys = {self._fill(key): value for key, value in expected.items() if key != ANY}
+            if ANY in expected:
+                assert named_keys.keys() <= actual.keys(), place
+            else:
+                assert actual.keys() == named_keys.keys(), place
+            for key, value in named_keys.items():
+                self._compare(actual[key], value, f"{place}.{key}")
+        elif isinstance(expected, list) and isinstance(actual, list):
+            if expected[-1:] == [ANY]:
+                expected = expected[:-1]
+                actual = actual[: len(expected)]
+            assert len(actual) == len(expected), (place, actual)
+            for index, value in enumerate(expected):
+                self._compare(actual[index], value, f"{place}[{index}]")
+        else:
+            assert actual == expected, place
+
+    def _send(self, head: str, *, stream: bool = False) -> requests.Response:
+        head, _, body = head.strip("\n").partition("\n\n")
+        first, *lines = head.split("\n")
+        method, path = first.split(" ")
+        headers = dict(line.split(": ", 1) for line in lines)
+        if body:
+            headers.setdefault("Content-Type", "application/json")
+        return requests.request(
+            method, self._url + path, headers=headers, data=body.encode(), timeout=WAIT_SECONDS, stream=stream
+        )
+
+    def _run_http(self, text: str) -> None:
+        head, status, tail = re.split(r"^(\d{3})$", text, maxsplit=1, flags=re.MULTILINE)
+        answer = self._send(self._fill(head))
+        assert answer.status_code == int(status), answer.text
+        headers, body = re.fullmatch(r"((?:[\w-]+: .*\n)*)\n?(.*)", tail.strip("\n") + "\n", re.DOTALL).groups()  # type: ignore[union-attr]
+        for line in headers.splitlines():
+            name, value = line.split(": ", 1)
+            assert re.fullmatch(re.escape(self._fill(value)).replace(ANY, ".*"), answer.headers.get(name, "")), name
+        if body.strip() and answer.headers["Content-Type"].startswith("application/json"):
+            self._compare(answer.json(), json.loads(body))
+        elif body.strip():
+            for line in body.strip().splitlines():
+                assert re.search(re.escape(line).replace(ANY, ".*"), answer.text), line
+        else:
+            assert not answer.content
+
+    def _run_websocket(self, text: str) -> None:
+        asyncio.run(asyncio.wait_for(self._talk(text), WAIT_SECONDS))
+
+    async def _talk(self, text: str) -> None:
+        async with connect(self._ws_url) as socket:
+            for line in filter(None, text.split("\n")):
+                await self._say_or_hear(socket, line)
+
+    async def _say_or_hear(self, socket: ClientConnection, line: str) -> None:
+        direction, frame = line[:2], line[2:]
+        if direction == "> ":
+            await socket.send(self._fill(frame))
+        else:
+            assert direction == "< ", line
+            self._compare(json.loads(await socket.recv()), json.loads(frame), line)
+
+    def _run_events(self, text: str) -> None:
+        head, status, tail = re.split(r"^(\d{3})$", text, maxsplit=1, flags=re.MULTILINE)
+        with self._send(self._fill(head), stream=True) as answer:
+            assert answer.status_code == int(status)
+            lines = (line.decode() for line in answer.iter_lines(chunk_size=None))
+            for expected in tail.strip("\n").split("\n"):
+                actual = next(lines)
+                if expected.startswith("data: "):
+                    self._compare(json.loads(actual.removeprefix("data: ")), json.loads(expected[6:]))
+                else:
+                    assert re.fullmatch(re.escape(self._fill(expected)).replace(ANY, ".*"), actual), (expected, actual)
+
+
+def test_every_example_of_the_protocol_does_what_it_says(relay: RunningWorker) -> None:
+    reader = Reader(relay.url, relay.ws_url)
+    for example in examples():
+        try:
+            reader.run(example)
+        except (AssertionError, KeyError, ValueError) as error:
+            pytest.fail(f"docs/protocol.md:{example.line}: {type(error).__name__} {error}\n{example.text}")
+
+
+def test_every_route_has_an_example() -> None:
+    from pulsar_relay.web.routes import ADDRESSES
+
+    text = "\n".join(example.text for example in examples())
+    for method, pattern in ADDRESSES:
+        assert re.search(rf"^{method} {pattern}(\?|$)", text, re.MULTILINE), f"{method} {pattern}"
