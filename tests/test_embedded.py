@@ -425,6 +425,24 @@ def test_the_server_of_a_killed_relay_is_adopted_and_supervised(data_dir: Path, 
     assert [event.life for event in events] == lives
 
 
+def test_a_server_that_was_restarted_is_adopted_as_well(data_dir: Path) -> None:
+    directory = DataDirectory(data_dir)
+
+    async def scenario() -> None:
+        with owner(data_dir) as (process, first):
+            os.kill(first, signal.SIGKILL)
+            await until(lambda: (known := directory.recorded()) is not None and known.pid != first)
+            process.kill()
+        known = directory.recorded()
+        server = make(data_dir)
+        await server.start()
+        assert known is not None
+        assert server.pid == known.pid
+        await server.stop()
+
+    asyncio.run(scenario())
+
+
 def test_an_adopted_server_ends_with_its_new_relay(data_dir: Path, run: Run) -> None:
     pid = orphan(data_dir)
 

@@ -146,7 +146,6 @@ def test_only_valkey_processes_that_have_the_file_open_are_holders(
     assert list(ServerProcess.holders(tmp_path / "other")) == []
     holders = list(ServerProcess.holders(tmp_path / "lock"))
     assert [holder.pid for holder in holders] == [server.pid]
-    assert not holders[0].is_rewriter
     holders[0].close()
 
 

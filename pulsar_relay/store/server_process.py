@@ -104,14 +104,6 @@ class ServerProcess:
         return _start_time(self.pid) == self.start_time
 
     @property
-    def is_rewriter(self) -> bool:
-        """Whether a server forked it to rewrite its data: a draft, worth nothing without that server."""
-        with suppress(ProcessLookupError):
-            # A server leads the session it was started in; what it forks stays in there.
-            return os.getsid(self.pid) != self.pid
-        return False
-
-    @property
     def exit_text(self) -> str:
         """How it ended, in words; only a child's end is known."""
         status = self._child.returncode if self._child is not None else None
@@ -152,11 +144,8 @@ class ServerProcess:
 
     async def end(self, timeout_seconds: float) -> None:
         """End it by SIGTERM, or SIGKILL if that takes longer than the timeout. Cancelled, sends no more."""
-        if self.is_rewriter:
-            self.send(signal.SIGKILL)
-        else:
-            self.send(signal.SIGTERM)
-            self.send(signal.SIGCONT)  # a stopped process cannot obey
+        self.send(signal.SIGTERM)
+        self.send(signal.SIGCONT)  # a stopped process cannot obey
         if await self._ends_within(timeout_seconds):
             return
         logger.warning("embedded valkey pid %d: does not stop in %g s, killing it", self.pid, timeout_seconds)
