@@ -107,6 +107,10 @@ class Carrier:
         loop.call_soon(loop.stop)
         loop.run_forever()
 
+    @property
+    def work_in_flight(self) -> int:
+        return len(self._works)
+
     def may_come(self, deadline: float | None) -> bool:
         """Whether a message may yet come by itself: from work, another thread, a timer before then."""
         if self._works or self.listeners_elsewhere:

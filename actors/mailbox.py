@@ -158,6 +158,8 @@ class Mailbox:
                         self._failed(receiver, message, sender, error)
                 now = perf_counter()
         finally:
+            # An error that somebody keeps keeps this frame, as the caller of the frame it was raised in.
+            receiver = message = sender = receive = None
             self._rest(delivered, perf_counter() - started)
 
     def _rest(self, delivered: int, seconds: float) -> None:

@@ -236,14 +236,18 @@ class Population:
             self._try_again(receiver, message, sender, error)
 
     def _fail_fast(self, cell: Cell, message: Any, sender: Any, error: BaseException) -> None:
+        _drop_own_frame(error)
         logger.error("actor %s failed on %s and is stopped", cell, type(message).__qualname__, exc_info=error)
         try:
             cell.actor.on_failure(error, message, sender)
-        except HANDLER_ERRORS:
+        except HANDLER_ERRORS as another:
+            _drop_own_frame(another)
             logger.exception("actor %s: its on_failure failed too", cell)
+            _clear_frames(another)
         if isinstance(sender, Ask):
             # After on_failure: if that has answered, in better words than ours, the first answer counts.
             self.post((sender, Refusal(error), cell))
+        _clear_frames(error)
         self.end(cell, recursive=True)
 
     def _try_again(self, cell: Cell, message: Any, sender: Any, error: BaseException) -> None:
@@ -326,6 +330,27 @@ class _Plan:
         self.check = getattr(actor_class, "actorSystemCapabilityCheck", None)
         parameters = inspect.signature(actor_class.__init__).parameters  # type: ignore[misc]
         self.init_names = [name for name in ("capabilities", "requirements") if name in parameters]
+
+
+# Whoever keeps an error (an asker, a log record) keeps the variables of each frame in its traceback: the dead
+# actor and all it held, asks that wait for it included. The lines may stay, the variables must go.
+
+
+def _drop_own_frame(error: BaseException) -> None:
+    """The first frame is the runtime's, where the error was caught. It still runs and cannot be cleared."""
+    if error.__traceback__ is not None:
+        error.__traceback__ = error.__traceback__.tb_next
+
+
+def _clear_frames(error: BaseException) -> None:
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        each = waiting.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            traceback.clear_frames(each.__traceback__)
+            waiting += [each.__cause__, each.__context__]
 
 
 def _late_bound(actor: Any) -> Callable[[Any, Any], Any]:
