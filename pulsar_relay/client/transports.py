@@ -1,0 +1,105 @@
+"""The three ways to receive from a relay, each as frames from given cursors until the connection ends.
+
+A transport is asked for `frames(cursors)`: topic to message id, `earliest` or `latest`. It yields at least
+one PositionFrame once the relay has accepted, ends only by a ClientError, and closes its connection when
+the iterator is closed. A consumer that does not ask for the next frame stops the reading, not the event
+loop.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
+from typing import Protocol
+
+from tornado.httpclient import HTTPClientError, HTTPRequest
+from tornado.websocket import WebSocketClosedError, WebSocketError, websocket_connect
+
+from pulsar_relay.client.address import Address
+from pulsar_relay.client.errors import LostError
+from pulsar_relay.client.event_stream import EventTransport as EventTransport
+from pulsar_relay.client.frames import Frame, PositionFrame, read_frame, read_poll
+from pulsar_relay.client.http import CONNECT_SECONDS, USER_AGENT, HttpClient, failure, refusal
+
+PING_SECONDS = 20.0
+"""A WebSocket whose relay leaves a ping unanswered this long is dead."""
+POLL_SECONDS = 30
+POLL_MARGIN_SECONDS = 15.0
+POLL_MESSAGES = 1000
+FRAME_MAX_BYTES = 1024 * 1024 * 1024
+
+
+class Transport(Protocol):
+    def frames(self, cursors: Mapping[str, str]) -> AsyncGenerator[Frame]: ...
+
+
+class WebSocketTransport:
+    def __init__(self, address: Address) -> None:
+        self._address = address
+
+    async def frames(self, cursors: Mapping[str, str]) -> AsyncGenerator[Frame]:
+        request = HTTPRequest(
+            self._address.websocket_url(),
+            connect_timeout=CONNECT_SECONDS,
+            request_timeout=CONNECT_SECONDS,
+            user_agent=USER_AGENT,
+        )
+        try:
+            connection = await websocket_connect(
+                request,
+                ping_interval=PING_SECONDS,
+                ping_timeout=PING_SECONDS,
+                max_message_size=FRAME_MAX_BYTES,
+            )
+        except (HTTPClientError, WebSocketError, OSError) as error:
+            response = getattr(error, "response", None)
+            if response is not None and response.code < 599:
+                raise refusal(self._address, response.code, response.headers, response.body) from error
+            raise failure(self._address, error) from error
+        try:
+            with suppress(WebSocketClosedError):
+                await connection.write_message(_subscribe_frame(cursors))
+            while (text := await connection.read_message()) is not None:
+                frame = read_frame(text if isinstance(text, bytes) else text.encode())
+                if frame is not None:
+                    yield frame
+            raise _closed(connection.close_code, connection.close_reason)
+        finally:
+            connection.close()
+
+
+def _subscribe_frame(cursors: Mapping[str, str]) -> str:
+    return json.dumps({"type": "subscribe", "topics": list(cursors), "offset": dict(cursors)})
+
+
+def _closed(code: int | None, reason: str | None) -> LostError:
+    words = " ".join(str(word) for word in (code, reason) if word)
+    return LostError(f"the relay closed the connection ({words or 'without a word'}).")
+
+
+class PollTransport:
+    def __init__(self, http: HttpClient) -> None:
+        self._http = http
+
+    async def frames(self, cursors: Mapping[str, str]) -> AsyncGenerator[Frame]:
+        since = dict(cursors)
+        while True:
+            for frame in await poll(self._http, since, wait_seconds=POLL_SECONDS):
+                yield frame
+                if isinstance(frame, PositionFrame):
+                    since.update(frame.cursors)
+
+
+async def poll(
+    http: HttpClient, since: Mapping[str, str], *, wait_seconds: float, limit: int = POLL_MESSAGES
+) -> list[Frame]:
+    """One long-poll: what is there after `since`, or what comes within `wait_seconds`. Raises ClientError."""
+    body = {"topics": list(since), "since": dict(since), "timeout": wait_seconds, "limit": limit}
+    answer = await http.request(
+        "POST",
+        http.address.url("/messages/poll"),
+        body=json.dumps(body).encode(),
+        timeout_seconds=wait_seconds + POLL_MARGIN_SECONDS,
+    )
+    return list(read_poll(answer.body))
