@@ -6,7 +6,7 @@ The relay does not write its answers with them: those are put together from read
 
 from __future__ import annotations
 
-from marshmallow import Schema, fields, validate
+from marshmallow import INCLUDE, Schema, fields, validate
 
 from pulsar_relay.schemas import EXAMPLE_ID, HISTORY_DEFAULT_LIMIT, about
 
@@ -26,8 +26,8 @@ def _message_id(description: str, *, allow_none: bool = False) -> fields.String:
     return fields.String(required=True, allow_none=allow_none, metadata=about(description, EXAMPLE_ID))
 
 
-def _time() -> fields.String:
-    return fields.String(required=True, metadata=about("When the message was stored, UTC.", EXAMPLE_TIME))
+def _time(description: str = "When the message was stored, UTC.") -> fields.String:
+    return fields.String(required=True, metadata=about(description, EXAMPLE_TIME))
 
 
 def _topic() -> fields.String:
@@ -183,16 +183,25 @@ class HealthAnswer(Answer):
     version = fields.String(required=True, metadata=about("The relay's version.", "1.0.0"))
 
 
+class ReadyCheck(Answer):
+    class Meta:
+        unknown = INCLUDE
+        register = False
+
+    ok = fields.Boolean(required=True)
+
+
 class ReadyAnswer(Answer):
-    ready = fields.Boolean(required=True)
+    class Meta:
+        unknown = INCLUDE
+        register = False
+
+    ready = fields.Boolean(required=True, metadata=about("Whether a publish would succeed now.", True))
     checks = fields.Dict(
         keys=fields.String(),
-        values=fields.String(),
+        values=fields.Nested(ReadyCheck),
         required=True,
-        metadata=about("For each part `ok`, or what is wrong with it.", {"store": "ok", "feed": "ok"}),
-    )
-    durability = fields.String(
-        metadata=about("What an acknowledged message survives.", "memory", enum=["memory", "disk", "replica"])
+        metadata=about("Each part that must work, and what is wrong with it.", {"store": {"ok": True}}),
     )
 
 
@@ -217,6 +226,84 @@ class ErrorAnswer(Answer):
         metadata=about(
             "The wrong fields of a request that is not valid; else the message again.",
             "The store cannot be reached at the moment. Try again.",
+            oneOf=[
+                {"type": "string"},
+                {"type": "array", "items": {"$ref": "#/components/schemas/WrongField"}},
+            ],
         ),
     )
     retry = fields.Boolean(required=True, metadata=about("Whether the same request may succeed later.", True))
+
+
+# ---------------------------------------------------------------------------------------------------- frames
+
+
+class ReplyFrame(Answer):
+    """The answer to a client's frame, with its `ref` if it had one."""
+
+    ref = fields.Raw(metadata=about("As it was in the frame that this answers.", 1))
+
+
+def _type(name: str) -> fields.String:
+    return fields.String(
+        required=True, validate=validate.Equal(name), metadata=about("The kind of frame.", name)
+    )
+
+
+class SubscribedFrame(ReplyFrame):
+    """Comes before any message of these topics."""
+
+    type = _type("subscribed")
+    topics = fields.List(fields.String(), required=True, metadata=about("As subscribed.", ["jobs"]))
+    cursors = fields.Dict(
+        keys=fields.String(),
+        values=fields.String(),
+        required=True,
+        metadata=about("Where each topic begins: the first cursor to come back with.", {"jobs": EXAMPLE_ID}),
+    )
+    epochs = fields.Dict(
+        keys=fields.String(),
+        values=fields.String(),
+        required=True,
+        metadata=about("To be given back with the cursors.", {"jobs": "9f86d081884c7d65"}),
+    )
+    timestamp = _time("The relay's clock, UTC.")
+
+
+class UnsubscribedFrame(ReplyFrame):
+    """No message of these topics comes after it."""
+
+    type = _type("unsubscribed")
+    topics = fields.List(fields.String(), required=True, metadata=about("No longer subscribed.", ["jobs"]))
+    timestamp = _time("The relay's clock, UTC.")
+
+
+class PublishedFrame(PublishAnswer, ReplyFrame):
+    """The message is stored."""
+
+    type = _type("published")
+
+
+class AcknowledgedFrame(ReplyFrame):
+    """The acknowledgement is stored."""
+
+    type = _type("acknowledged")
+    topic = _topic()
+    message_id = _message_id("Everything up to it is dealt with.")
+
+
+class PongFrame(ReplyFrame):
+    type = _type("pong")
+    timestamp = _time("The relay's clock, UTC.")
+
+
+class ErrorFrame(ReplyFrame):
+    """A frame was not carried out; the connection stays."""
+
+    type = _type("error")
+    code = fields.String(required=True, metadata=about("The error's code.", "unknown_frame"))
+    message = fields.String(required=True, metadata=about("What to do, for a person.", "Name the topic."))
+    details = fields.List(
+        fields.Nested(WrongField), required=True, allow_none=True, metadata=about("The wrong fields, if any.")
+    )
+    retry = fields.Boolean(required=True, metadata=about("Whether the same frame may succeed later.", False))

@@ -36,6 +36,10 @@ def is_topic_name(text: str) -> bool:
 
 
 class TopicName(fields.String):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.metadata = {"pattern": f"^{TOPIC_NAME}$", **self.metadata}
+
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         if not isinstance(value, str) or not is_topic_name(value):
             raise ValidationError("must be a topic name: 1 to 255 of A-Z a-z 0-9 _ -, not only the last two")

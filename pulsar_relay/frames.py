@@ -9,10 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import msgspec
-from marshmallow import Schema, ValidationError, fields
+from marshmallow import Schema, ValidationError, fields, validate
 
 from actors.protocol import Start, Wanted
 from actors.stream import MessageId, timestamp_text
@@ -23,8 +24,8 @@ from pulsar_relay.fields import CursorMap, Text, TopicName, TopicNames
 from pulsar_relay.json_text import Fields, JsonError
 from pulsar_relay.loading import Location, load_texts, refused_text, split_object
 from pulsar_relay.message_reader import MessageReader, PublishRequest
-from pulsar_relay.requests import idempotency_key
-from pulsar_relay.schemas import EXAMPLE_ID, Request, about
+from pulsar_relay.requests import IDEMPOTENCY_KEY_MAX_LENGTH, idempotency_key
+from pulsar_relay.schemas import EXAMPLE_ID, Request, about, publish_schema
 from pulsar_relay.settings import PublishSettings, SubscriberSettings
 
 REF_MAX_BYTES = 1024
@@ -97,15 +98,26 @@ class Offset(fields.Raw):
         raise ValidationError("must be a cursor, or an object of topic to cursor")
 
 
+def _type(name: str, *, required: bool = True) -> fields.String:
+    return fields.String(
+        required=required,
+        validate=validate.Equal(name),
+        metadata=about("The kind of frame.", name, enum=[name]),
+    )
+
+
 def _ref() -> fields.Raw:
     return fields.Raw(
         metadata=about(f"Any JSON value of at most {REF_MAX_BYTES} bytes; the answer has it too.", 1)
     )
 
 
+@cache
 def subscribe_schema(settings: SubscriberSettings) -> type[Request]:
     class Subscribe(Request):
-        type = fields.String(metadata=about("May be left out.", "subscribe", enum=["subscribe"]))
+        """Begin to read topics. Answered by `subscribed`, then by their messages."""
+
+        type = _type("subscribe", required=False)
         topics = TopicNames(
             settings.max_topics,
             required=True,
@@ -138,25 +150,54 @@ def subscribe_schema(settings: SubscriberSettings) -> type[Request]:
             load_default=None,
             metadata=about("Under this name acknowledgements are kept.", "galaxy-handler-1"),
         )
+        ref = _ref()
 
     return Subscribe
 
 
 class Unsubscribe(Request):
-    type = fields.String(required=True, metadata=about("", "unsubscribe", enum=["unsubscribe"]))
+    """Read these topics no more. Answered by `unsubscribed`; nothing of them comes after it."""
+
+    type = _type("unsubscribe")
     topics = fields.List(
         TopicName(), required=True, metadata=about("Those not subscribed are ignored.", ["jobs"])
     )
 
 
 class Ack(Request):
-    type = fields.String(required=True, metadata=about("", "ack", enum=["ack"]))
+    """Move this client's kept cursor forward. Answered by `acknowledged` once it is stored."""
+
+    type = _type("ack")
     message_id = fields.String(
         required=True, metadata=about("Everything up to this message is dealt with.", EXAMPLE_ID)
     )
     topic = TopicName(
         allow_none=True, load_default=None, metadata=about("Needed if several topics are subscribed.", "jobs")
     )
+    ref = _ref()
+
+
+@cache
+def publish_frame_schema(settings: PublishSettings) -> type[Request]:
+    class FramedPublish(publish_schema(settings)):  # type: ignore[misc]  # a class made by a function is one all the same
+        """Publish a message. Answered by `published` once it is stored."""
+
+        type = _type("publish")
+        idempotency_key = Text(
+            IDEMPOTENCY_KEY_MAX_LENGTH,
+            allow_none=True,
+            metadata=about("Publishing again with this key does not store the message again.", "job-7-done"),
+        )
+        ref = _ref()
+
+    return FramedPublish
+
+
+class Ping(Request):
+    """Answered by `pong`."""
+
+    type = _type("ping")
+    ref = _ref()
 
 
 class FrameReader:

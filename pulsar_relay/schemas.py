@@ -1,11 +1,12 @@
 """The shape of every HTTP request, as marshmallow schemas: `requests.py` reads with them, and the API
 document is made of them.
 
-What depends on a setting is made by a function of the settings; the rest are classes.
+What depends on a setting is made by a function of the settings, once for each; the rest are classes.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from marshmallow import EXCLUDE, Schema, fields
@@ -52,6 +53,7 @@ class Request(Schema):
 # ------------------------------------------------------------------------------------------------ publishing
 
 
+@cache
 def publish_schema(settings: PublishSettings) -> type[Request]:
     class Publish(Request):
         topic = TopicName(
@@ -97,6 +99,7 @@ def publish_schema(settings: PublishSettings) -> type[Request]:
     return Publish
 
 
+@cache
 def bulk_schema(settings: PublishSettings) -> type[Request]:
     def too_many() -> RelayError:
         return RelayError("bulk_too_large", f"The limit is {settings.bulk_max_messages}.")
@@ -139,6 +142,7 @@ _IN_QUERY = (
 )
 
 
+@cache
 def poll_schema(settings: PollSettings) -> type[Request]:
     class Poll(Request):
         topics = TopicNames(
@@ -163,6 +167,7 @@ def poll_schema(settings: PollSettings) -> type[Request]:
     return Poll
 
 
+@cache
 def poll_query_schema(settings: PollSettings) -> type[Request]:
     class PollQuery(Request):
         topics = _query_topics(settings.max_topics)
@@ -230,6 +235,7 @@ def _limit(settings: PollSettings) -> CappedNumber:
 # ---------------------------------------------------------------------------------------------------- topics
 
 
+@cache
 def history_query_schema(settings: PollSettings) -> type[Request]:
     class HistoryQuery(Request):
         limit = WholeNumber(

@@ -1,0 +1,320 @@
+"""Every operation of the HTTP API, declared: what it takes, what it answers, which errors it can end in.
+
+The API document is made from this list, and the routes are held to it by a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pulsar_relay import answers, schemas
+from pulsar_relay.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A request header that an operation understands."""
+
+    name: str
+    description: str
+    example: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What an operation answers if all goes well. `schema` None: no body, or one that is not JSON. `is_list`:
+    an array of it.
+    """
+
+    description: str
+    schema: type[answers.Answer] | None = None
+    is_list: bool = False
+    media_type: str = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One address with its methods. In `path`, `{topic}` stands for a topic's name. `errors` are codes of the
+    error table.
+    """
+
+    path: str
+    methods: tuple[str, ...]
+    tag: str
+    summary: str
+    description: str
+    replies: Mapping[int, Reply]
+    body: type[schemas.Request] | None = None
+    query: type[schemas.Request] | None = None
+    headers: tuple[Header, ...] = ()
+    errors: tuple[str, ...] = ()
+
+    @property
+    def all_errors(self) -> tuple[str, ...]:
+        return (*self.errors, *_EVERYWHERE)
+
+
+_EVERYWHERE = ("bad_request", "headers_too_large", "internal_error")
+_READ_BODY = (
+    "invalid_json",
+    "invalid_encoding",
+    "nested_too_deeply",
+    "invalid_request",
+    "unsupported_media_type",
+    "body_too_large",
+)
+_STORE = (
+    "store_unavailable",
+    "store_loading",
+    "store_busy",
+    "store_full",
+    "store_read_only",
+    "store_denied",
+    "store_damaged",
+    "store_error",
+    "shutting_down",
+)
+_PUBLISH = (
+    *_READ_BODY,
+    "idempotency_key_invalid",
+    "idempotency_key_too_long",
+    "idempotency_conflict",
+    "overloaded",
+    *_STORE,
+)
+
+_IDEMPOTENCY_KEY = Header(
+    "Idempotency-Key",
+    "Names this publish, 1 to 255 printable ASCII characters. Sent again with the same key within the "
+    "relay's window (10 minutes "
+    "or more), also while the first attempt is still running, it is answered with the first one's ids and "
+    "stores nothing.",
+    "5f0c0a4e9b7d4c1e8a2b3c4d5e6f7081",
+)
+_LAST_EVENT_ID = Header(
+    "Last-Event-ID",
+    "The id of the last event the client has; `EventSource` sends it by itself.",
+    schemas.EXAMPLE_ID,
+)
+
+_POLL_DESCRIPTION = (
+    "Answers as soon as there is a message, or at the timeout with none. Nothing is consumed: every poller "
+    "gets every message. "
+    "A client that sends no cursors and keeps cookies goes on where its last poll ended."
+)
+
+_STREAM_DESCRIPTION = (
+    "An endless response of events. `message` events have a message as their data; `gap` and `reset` "
+    "events, sent as `notice`, say "
+    "that reading could not go on where the cursor was; a `subscribed` event comes first, with the cursors."
+    " Each event's id is the "
+    "position to come back with. Comments keep a quiet stream open."
+)
+
+_WEBSOCKET_DESCRIPTION = (
+    "An upgrade to WebSocket; `x-frames` lists the frames of both sides, all of them JSON texts. One "
+    "connection subscribes, "
+    "publishes and acknowledges. A client that only listens is never closed for being quiet. The close code"
+    " tells why the "
+    "relay closed a connection, and the reason is an error's code: come back with your cursors."
+)
+
+
+def operations(settings: Settings) -> tuple[Operation, ...]:
+    """Every operation, as these settings bound it."""
+    return (
+        *_publishing(settings),
+        *_reading(settings),
+        *_topics(settings),
+        *_operating(),
+    )
+
+
+def _publishing(settings: Settings) -> tuple[Operation, ...]:
+    return (
+        Operation(
+            "/api/v1/messages",
+            ("POST",),
+            "publish",
+            "Publish a message",
+            "Answered when the message is stored, and not before. The topic is made if there is none.",
+            {201: Reply("The message is stored.", answers.PublishAnswer)},
+            body=schemas.publish_schema(settings.publish),
+            headers=(_IDEMPOTENCY_KEY,),
+            errors=_PUBLISH,
+        ),
+        Operation(
+            "/api/v1/messages/bulk",
+            ("POST",),
+            "publish",
+            "Publish many messages",
+            "Messages of one topic are stored in one step, in the order sent. A message that is not valid "
+            "is rejected, with its "
+            "error, and the others are stored.",
+            {207: Reply("What became of each message.", answers.BulkAnswer)},
+            body=schemas.bulk_schema(settings.publish),
+            query=schemas.BulkQuery,
+            headers=(_IDEMPOTENCY_KEY,),
+            errors=("bulk_too_large", "atomic_needs_one_topic", *_PUBLISH),
+        ),
+    )
+
+
+def _reading(settings: Settings) -> tuple[Operation, ...]:
+    polled = {200: Reply("The messages; none, if none came in time.", answers.PollAnswer)}
+    return (
+        Operation(
+            "/messages/poll",
+            ("POST",),
+            "read",
+            "Wait for messages (long-poll)",
+            _POLL_DESCRIPTION,
+            polled,
+            body=schemas.poll_schema(settings.poll),
+            errors=(*_READ_BODY, *_STORE),
+        ),
+        Operation(
+            "/api/v1/poll",
+            ("GET",),
+            "read",
+            "Wait for messages (long-poll), all in the address",
+            _POLL_DESCRIPTION,
+            polled,
+            query=schemas.poll_query_schema(settings.poll),
+            errors=("invalid_request", *_STORE),
+        ),
+        Operation(
+            "/messages/poll/stats",
+            ("GET",),
+            "read",
+            "Count the waiting polls",
+            "Those of the worker that answers.",
+            {200: Reply("The counts.", answers.PollStatsAnswer)},
+        ),
+        Operation(
+            "/api/v1/stream",
+            ("GET",),
+            "read",
+            "Receive messages as server-sent events",
+            _STREAM_DESCRIPTION,
+            {200: Reply("The events.", media_type="text/event-stream")},
+            query=schemas.stream_query_schema(settings.subscriber.max_topics),
+            headers=(_LAST_EVENT_ID,),
+            errors=("invalid_request", "shutting_down"),
+        ),
+        Operation(
+            "/ws",
+            ("GET",),
+            "read",
+            "Receive, publish and acknowledge over WebSocket",
+            _WEBSOCKET_DESCRIPTION,
+            {101: Reply("The connection speaks WebSocket from here.")},
+            errors=("upgrade_required", "shutting_down"),
+        ),
+    )
+
+
+def _topics(settings: Settings) -> tuple[Operation, ...]:
+    return (
+        Operation(
+            "/api/v1/topics",
+            ("GET",),
+            "topics",
+            "List the topics",
+            'In alphabetical order. A `Link` header with `rel="next"` leads to the next page, if there is'
+            " one.",
+            {200: Reply("One page of topics.", answers.TopicEntry, is_list=True)},
+            query=schemas.TopicsQuery,
+            errors=("invalid_request", *_STORE),
+        ),
+        Operation(
+            "/api/v1/topics/{topic}",
+            ("GET",),
+            "topics",
+            "Describe a topic",
+            "What is stored of it, and who reads it here. The name `stats` is taken: it gives the "
+            "statistics, and with them what is "
+            "stored of a topic of that name.",
+            {200: Reply("The topic.", answers.TopicAnswer)},
+            errors=("topic_not_found", *_STORE),
+        ),
+        Operation(
+            "/api/v1/topics/{topic}",
+            ("DELETE",),
+            "topics",
+            "Delete a topic with its messages",
+            "Its ids are never given again, so old cursors stay harmless if the topic is made anew.",
+            {204: Reply("The topic and its messages are gone.")},
+            errors=("topic_not_found", *_STORE),
+        ),
+        Operation(
+            "/api/v1/topics/{topic}/messages",
+            ("GET",),
+            "topics",
+            "Read a topic's messages",
+            "From the newest down, or from the oldest up, page by page. A cursor that is no message id "
+            "begins where the order begins.",
+            {200: Reply("One page of messages.", answers.HistoryAnswer)},
+            query=schemas.history_query_schema(settings.poll),
+            errors=("topic_not_found", "invalid_request", *_STORE),
+        ),
+        Operation(
+            "/stats",
+            ("GET",),
+            "topics",
+            "Count topics and subscribers",
+            "In the store, and in the worker that answers.",
+            {200: Reply("The counts.", answers.TopicsStatsAnswer)},
+            errors=_STORE,
+        ),
+    )
+
+
+def _operating() -> tuple[Operation, ...]:
+    methods = ("GET", "HEAD")
+    return (
+        Operation(
+            "/health",
+            methods,
+            "operate",
+            "Is the relay alive?",
+            "Says nothing about the store.",
+            {200: Reply("The relay runs.", answers.HealthAnswer)},
+        ),
+        Operation(
+            "/ready",
+            methods,
+            "operate",
+            "Can the relay do its work?",
+            "Whether a write to the store succeeded in the last seconds, and the relay is not stopping.",
+            {
+                200: Reply("It can.", answers.ReadyAnswer),
+                503: Reply("It cannot; `checks` says why.", answers.ReadyAnswer),
+            },
+        ),
+        Operation(
+            "/metrics",
+            methods,
+            "operate",
+            "Metrics for Prometheus",
+            "Also on a port of their own.",
+            {200: Reply("The metrics.", media_type="text/plain")},
+        ),
+        Operation(
+            "/openapi.json",
+            methods,
+            "operate",
+            "This document",
+            "Made from the schemas that requests are read with.",
+            {200: Reply("The document.")},
+        ),
+        Operation(
+            "/docs",
+            methods,
+            "operate",
+            "This document, for people",
+            "One page that needs nothing else.",
+            {200: Reply("The page.", media_type="text/html")},
+        ),
+    )
