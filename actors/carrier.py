@@ -50,6 +50,12 @@ class Carrier:
         self._move_to(self._own_loop)
         return self._own_loop
 
+    def attach_if_running(self) -> None:
+        """Attach to the loop that runs here, if one does."""
+        running = running_loop()
+        if running is not None and running is not self.loop:
+            self.attach()
+
     def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
         """Timers come along; work cannot leave its loop, and has failed for its actors."""
         self.loop = loop

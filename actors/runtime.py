@@ -78,11 +78,14 @@ class AsyncioSystemBase:
         self.sources = self.population.sources
         self.carrier = Carrier(self.mailbox, self.population.timers)
         self._listener = self.population.open_listener()
+        self.carrier.attach_if_running()
 
     def newPrimaryActor(
         self, actor_class: Any, requirements: Any = None, global_name: Any = None, source_hash: Any = None
     ) -> Any:
         """Create an actor that the system itself is parent of; what its `__init__` raises is raised here."""
+        # Here, and not only when something is sent: the first to send may be a thread without a loop.
+        self.carrier.attach_if_running()
         return self.population.create_primary(actor_class, requirements, global_name, source_hash)
 
     # From the outside

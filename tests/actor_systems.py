@@ -1,4 +1,4 @@
-"""Actor systems for the tests of the runtime: on each kind of loop, and some actors that tell what they saw."""
+"""Actor systems for the tests of the runtime, on each kind of loop, and actors that tell what they saw."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import weakref
 from typing import Any
 
 import pytest
-from thespian.actors import ActorAddress, ActorExitRequest
+from thespian.actors import ActorAddress, ActorExitRequest, ActorSystem
 
 from actors.runtime import (
     AskFailed,
@@ -270,9 +270,8 @@ def test_an_answered_ask_leaves_nothing_behind(run: RunOn) -> None:
 
 
 def test_asking_without_a_running_loop_is_refused() -> None:
-    with actor_system() as (system, base):
-        with pytest.raises(RuntimeError, match="ask_soon"):
-            base.ask_soon(system.createActor(Echo), 1)
+    with actor_system() as (system, base), pytest.raises(RuntimeError, match="ask_soon"):
+        base.ask_soon(system.createActor(Echo), 1)
 
 
 @on_each_loop
@@ -295,7 +294,7 @@ def test_two_asks_are_never_the_same_address(run: RunOn) -> None:
             asks = [base.ask_soon(recorder, number) for number in range(2)]
             await until(lambda: len(recorder.instance.senders) == 2)
             first, second = recorder.instance.senders
-            assert first == first  # noqa: PLR0124
+            assert first == first
             assert first != second
             assert first != ActorAddress(first.addressDetails)
             assert copy.copy(recorder) is recorder
@@ -316,8 +315,6 @@ def test_the_base_is_reachable_from_the_system(run: RunOn) -> None:
 
 
 def test_another_base_is_not_taken_for_ours() -> None:
-    from thespian.actors import ActorSystem
-
     system = ActorSystem("simpleSystemBase", logDefs=False, transientUnique=True)
     with pytest.raises(TypeError, match=AsyncioSystemBase.__name__):
         base_of(system)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import logging
 import weakref
@@ -146,7 +147,7 @@ def test_a_kept_error_does_not_keep_the_actor_that_failed(run: RunOn) -> None:
             kept.append(error)
 
     async def main() -> None:
-        with actor_system() as (system, base):
+        with actor_system() as (system, _):
             address = system.createActor(Keeps)
             actor = weakref.ref(address.instance)
             gc.disable()
@@ -180,7 +181,7 @@ def test_a_failure_on_the_exit_request_ends_the_actor_all_the_same(run: RunOn) -
             assert not isinstance(message, ActorExitRequest)
 
     async def main() -> None:
-        with actor_system() as (system, base):
+        with actor_system() as (system, _):
             parent = system.createActor(Parent)
             system.tell(parent, ExitsBadly)
             await until(lambda: parent.instance.children)
@@ -384,8 +385,6 @@ def test_work_marked_so_is_cancelled_when_its_actor_ends(run: RunOn) -> None:
 
 @on_each_loop
 def test_a_performed_coroutine_does_not_see_the_context_of_whoever_sent(run: RunOn) -> None:
-    import contextvars
-
     variable = contextvars.ContextVar("variable", default="unset")
 
     async def read() -> str:
