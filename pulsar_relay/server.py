@@ -109,8 +109,9 @@ class Worker:
         self._retention.start()
         cookies = CursorCookie(await self._cookie_key())
         parts = self._front_parts(cookies)
+        self.api = api_application(parts)
         api = FrontServer(
-            api_application(parts),
+            self.api,
             settings.server,
             max_connections(settings.server.max_connections),
             lambda: self.relay.connections["websocket"],
@@ -132,7 +133,7 @@ class Worker:
                 await asyncio.sleep(STORE_RETRY_SECONDS)
 
     def _front_parts(self, cookies: CursorCookie) -> FrontParts:
-        document = apidoc.document()
+        document = apidoc.document(self._settings)
         return FrontParts(
             relay=self.relay,
             settings=self._settings,

@@ -12,12 +12,20 @@ import pytest
 import requests
 from websockets.asyncio.client import ClientConnection, connect
 
+from pulsar_relay.operations import operations
+from pulsar_relay.settings import Settings
 from tests.workers import RunningWorker
 
 DOCUMENT = Path(__file__).parent.parent / "docs/protocol.md"
 WAIT_SECONDS = 20
 ANY = "…"
 NAMED = re.compile(r"‹(\w+)›")
+
+CLIENT_FRAMES = ("subscribe", "unsubscribe", "publish", "ack", "ping")
+SERVER_FRAMES = (
+    *("subscribed", "unsubscribed", "message", "published", "acknowledged", "pong", "error"),
+    *("gap", "reset"),
+)
 
 FENCE = re.compile(r"^```(http|websocket|events)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -142,9 +150,26 @@ def test_every_example_of_the_protocol_does_what_it_says(relay: RunningWorker) -
             pytest.fail(f"docs/protocol.md:{example.line}: {type(error).__name__} {error}\n{example.text}")
 
 
-def test_every_route_has_an_example() -> None:
-    from pulsar_relay.web.routes import ADDRESSES
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [(method, operation.path) for operation in operations(Settings()) for method in operation.methods],
+)
+def test_every_route_has_an_example(method: str, path: str) -> None:
+    if path == "/ws":
+        assert any(example.kind == "websocket" for example in examples())
+        return
+    pattern = re.escape(path).replace(r"\{topic\}", "[^/?]+")
+    heads = [re.split(r"^\d{3}$", example.text, flags=re.MULTILINE)[0] for example in examples()]
+    assert any(re.match(rf"{method} {pattern}(\?|$)", head, re.MULTILINE) for head in heads)
 
-    text = "\n".join(example.text for example in examples())
-    for method, pattern in ADDRESSES:
-        assert re.search(rf"^{method} {pattern}(\?|$)", text, re.MULTILINE), f"{method} {pattern}"
+
+@pytest.mark.parametrize("schema", CLIENT_FRAMES)
+def test_every_frame_of_a_client_has_an_example(schema: str) -> None:
+    spoken = [line for example in examples() if example.kind == "websocket" for line in example.text.splitlines()]
+    assert any(line.startswith("> ") and f'"type": "{schema}"' in line for line in spoken)
+
+
+@pytest.mark.parametrize("kind", SERVER_FRAMES)
+def test_every_frame_of_the_relay_has_an_example(kind: str) -> None:
+    spoken = [line for example in examples() if example.kind == "websocket" for line in example.text.splitlines()]
+    assert any(line.startswith("< ") and f'"type": "{kind}"' in line for line in spoken)

@@ -1,0 +1,78 @@
+"""The routes are what the API document says they are, and all answer errors in one shape."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import requests
+
+from pulsar_relay.answers import ErrorAnswer
+from pulsar_relay.operations import operations
+from pulsar_relay.settings import Settings
+from pulsar_relay.web.handler import ApiHandler
+from pulsar_relay.web.websocket import RelayWebSocket
+from tests.workers import RunningWorker
+
+WAIT_SECONDS = 20
+
+
+def _routes(relay: RunningWorker) -> set[tuple[str, str]]:
+    """Method and path of everything the application answers, the paths as the API document writes them."""
+    application = relay.worker.api
+    found = set()
+    for rule in application.wildcard_router.rules:
+        path = rule.matcher.regex.pattern.removesuffix("$").replace(r"([^/]+)", "{topic}")
+        path = re.sub(r"\\(.)", r"\1", path)
+        assert issubclass(rule.target, ApiHandler | RelayWebSocket)
+        found |= {(method, path) for method in rule.target.allowed_methods()}
+    return found
+
+
+def test_the_api_document_names_every_route_and_no_other(relay: RunningWorker) -> None:
+    document = requests.get(f"{relay.url}/openapi.json", timeout=WAIT_SECONDS).json()
+    documented = {
+        (method.upper(), path) for path, methods in document["paths"].items() for method in methods
+    }
+    assert documented == _routes(relay)
+
+
+def test_the_operations_are_the_document(relay: RunningWorker) -> None:
+    listed = {(method, operation.path) for operation in operations(Settings()) for method in operation.methods}
+    assert listed == _routes(relay)
+
+
+@pytest.mark.parametrize("path", ["/", "/api", "/api/v1/topics/a/b", "/api/v1/topics/a%2Fb", "/messages", "/%00"])
+def test_an_unknown_path_is_404_in_the_usual_shape(relay: RunningWorker, path: str) -> None:
+    answer = requests.get(relay.url + path, timeout=WAIT_SECONDS)
+    assert answer.status_code == 404
+    assert not ErrorAnswer().validate(answer.json())
+    assert answer.json()["error"] in ("not_found", "topic_not_found")
+
+
+@pytest.mark.parametrize("operation", operations(Settings()), ids=lambda operation: operation.path)
+def test_another_method_is_405_and_says_which_are_known(relay: RunningWorker, operation: object) -> None:
+    path = operation.path.replace("{topic}", "a")  # type: ignore[attr-defined]
+    answer = requests.request("PATCH", relay.url + path, timeout=WAIT_SECONDS)
+    assert answer.status_code == 405
+    assert answer.json()["error"] == "method_not_allowed"
+    known = {method for method, known_path in _routes(relay) if known_path == operation.path}  # type: ignore[attr-defined]
+    assert set(answer.headers["Allow"].split(", ")) == known
+
+
+def test_no_answer_names_the_server_software(relay: RunningWorker) -> None:
+    for path in ("/health", "/nowhere", "/api/v1/topics"):
+        assert "Server" not in requests.get(relay.url + path, timeout=WAIT_SECONDS).headers
+
+
+def test_a_head_request_is_answered_without_a_body(relay: RunningWorker) -> None:
+    answer = requests.head(f"{relay.url}/health", timeout=WAIT_SECONDS)
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+def test_the_docs_page_needs_nothing_from_elsewhere(relay: RunningWorker) -> None:
+    answer = requests.get(f"{relay.url}/docs", timeout=WAIT_SECONDS)
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"].startswith("text/html")
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert not re.search(r"(src|href)=[\"'](https?:)?//", answer.text)
