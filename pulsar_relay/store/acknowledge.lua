@@ -5,11 +5,12 @@
 
 local function padded(id)
     local ms, n = string.match(id, '^(%d+)-(%d+)$')
-    return string.rep('0', 20 - #ms) .. ms .. '-' .. string.rep('0', 20 - #n) .. n
+    return ms and #ms <= 20 and #n <= 20 and string.rep('0', 20 - #ms) .. ms .. string.rep('0', 20 - #n) .. n or ''
 end
 
 for i = 2, #ARGV, 2 do
     local stored = redis.call('HGET', KEYS[1], ARGV[i])
+    -- What is no id was not written by us, and is no place to go on from.
     if not stored or padded(stored) < padded(ARGV[i + 1]) then
         redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
     end

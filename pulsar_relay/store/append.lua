@@ -1,70 +1,114 @@
 #!lua
 -- Append a batch of publishes to one topic's stream, in order, in one atomic step, and announce it.
 --
--- KEYS  1 stream   2 meta hash (epoch, last)   3 this worker's last batch   4... one key per publish with a key of its own
--- ARGV  1 max length   2 floor id   3 epoch to use if a new one is needed   4 feed channel   5 worker   6 most bytes to announce inline
---       7 milliseconds a publish with a key is recognised   8 number of this batch   9 milliseconds it is recognised
---       10 number of publishes, then for each:
---         index of its key among KEYS or 0, body digest, number of drafts, then for each draft: payload, metadata or '', expiry ms or ''
--- Reply {prev, epoch, outcome...}; an outcome is '!' (the key was used with another body), 'r' + ids (a repeat) or 'n' + ids (new),
---       ids joined by spaces. New ids follow prev directly, in the order of the reply.
+-- KEYS  1 stream   2 meta hash   3 this worker's last batch   4... one key per publish with a key of its own
+-- ARGV  1 max length   2 floor id   3 epoch to use if a new one is needed   4 feed channel   5 worker
+--       6 most bytes to announce inline   7 milliseconds a publish with a key is recognised
+--       8 number of this batch, rising   9 milliseconds a batch is recognised
+--       10... the publishes. The usual one, a draft without metadata, time to live or key: '', payload. Any other:
+--         '<index of its key among KEYS, or 0> <drafts> <1 or 3> <digest>', then for each draft its payload, and
+--         if 3, its metadata or '' and when it expires in Unix milliseconds or ''
+-- Reply {prev, epoch, ms, n} if all publishes were new: the drafts have the ids <ms>-<n>, <ms>-<n+1>, ..., and follow
+--       prev directly. Else followed by an outcome for each publish: '' new, '!' the key was used with another body,
+--       or '<first id> <drafts>' of the earlier attempt.
+-- Errors of its own: STALE this worker has appended a later batch; DAMAGED what the keys hold is not ours.
 --
--- An id is <ms>-<n>, n counting the topic's messages. Ids are given here, not by XADD '*': so they stay above the floor when the store
--- has lost its tail or its clock went back, and the distance of two ids tells how many messages lie between them.
--- Ids are compared as zero-padded text, since a number here is a double.
-
-local function padded(id)
-    local ms, n = string.match(id, '^(%d+)-(%d+)$')
-    return string.rep('0', 20 - #ms) .. ms .. '-' .. string.rep('0', 20 - #n) .. n
-end
+-- An id is <ms>-<n>, n counting the topic's messages. Ids are given here, not by XADD '*': so they stay above the floor
+-- when the store has lost its tail or its clock went back, and the distance of two ids tells how many messages lie
+-- between them. Ids are compared as zero-padded text, since a number here is a double.
+--
+-- Valkey does not roll back. So all that can fail comes before the first write: whatever is refused was not stored.
 
 local stream, meta, batch_key = KEYS[1], KEYS[2], KEYS[3]
-local max_length, floor, new_epoch = ARGV[1], ARGV[2], ARGV[3]
+local max_length, floor, new_epoch, batch_number = ARGV[1], ARGV[2], ARGV[3], ARGV[8]
+local FIRST_PUBLISH = 10
 
--- A worker has one append of a topic under way at a time, so if this batch was appended before and only the reply was lost, it is the
--- last one recorded.
+local function parts(id)
+    local ms, n = string.match(id, '^(%d+)-(%d+)$')
+    -- Beyond 15 digits a millisecond is no double any more; a clock gets there in thirty thousand years.
+    if not ms or #ms > 15 or #n > 20 then
+        error({err = 'DAMAGED last id'})
+    end
+    return ms, n
+end
+
+local function later(one, other)
+    return (#one > #other or (#one == #other and one > other)) and one or other
+end
+
+local function after(ms)
+    return string.format('%.0f', tonumber(ms) + 1)
+end
+
+local function padded(ms, n)
+    return string.rep('0', 20 - #ms) .. ms .. string.rep('0', 20 - #n) .. n
+end
+
+-- A worker numbers its batches, and has one append of a topic under way at a time. If this one was appended before and
+-- only the reply was lost, it is the last one recorded. An older one comes from a connection that was given up: its
+-- worker went on without it.
 local recorded = redis.call('GET', batch_key)
 if recorded then
     local space = string.find(recorded, ' ', 1, true)
-    if string.sub(recorded, 1, space - 1) == ARGV[8] then
+    local number = tonumber(string.sub(recorded, 1, space - 1))
+    if number == tonumber(batch_number) then
         return cmsgpack.unpack(string.sub(recorded, space + 1))
+    elseif number > tonumber(batch_number) then
+        error({err = 'STALE a later batch was appended'})
     end
 end
 
-local known = redis.call('HMGET', meta, 'epoch', 'last')
-local epoch, last = known[1], known[2]
-local is_meta_changed = false
+local known = redis.call('HMGET', meta, 'epoch', 'last', 'largest')
+local epoch, last, largest = known[1] or new_epoch, known[2] or '0-0', tonumber(known[3])
+local last_ms, last_n = parts(last)
 
-if not last then
-    -- A stream without our meta: none yet, or one that another server filled, whose ids we continue.
-    local top = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)
-    last = top[1] and top[1][1] or '0-0'
+-- Whoever wrote to the stream behind our back (another server, a hand) made history too: we continue after it.
+if redis.call('XRANGE', stream, '(' .. last, '+', 'COUNT', 1)[1] then
+    last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1][1]
+    last_ms, last_n = parts(last)
+    largest = nil
+elseif not known[2] then
+    largest = 0
 end
-if not epoch then
-    epoch = new_epoch
-end
-if padded(last) < padded(floor) then
+
+local floor_ms, floor_n = parts(floor)
+if padded(last_ms, last_n) < padded(floor_ms, floor_n) then
     -- This worker has seen ids the store no longer knows: history was lost, so what follows is another history.
-    last, epoch = floor, new_epoch
+    last, last_ms, last_n, epoch = floor, floor_ms, floor_n, new_epoch
+end
+
+-- Publishes that are no plain draft, by where they begin; and what is remembered of their keys.
+local headed, remembered = {}, {}
+local at, size = FIRST_PUBLISH, #ARGV
+while at <= size do
+    local header = ARGV[at]
+    if header == '' then
+        at = at + 2
+    else
+        local index, count, width, digest = string.match(header, '^(%d+) (%d+) (%d) (.*)$')
+        local key = KEYS[tonumber(index)]
+        if key and remembered[key] == nil then
+            remembered[key] = redis.call('GET', key)
+        end
+        headed[at] = {key, tonumber(count), tonumber(width), digest}
+        at = at + 1 + count * width
+    end
 end
 
 local time = redis.call('TIME')
 local now = string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000))
-local last_ms, last_n = string.match(last, '^(%d+)-(%d+)$')
-local ms, n = last_ms, tonumber(last_n)
-if #now > #ms or (#now == #ms and now > ms) then
-    ms = now
+local ms, n = later(now, last_ms), tonumber(last_n)
+if #last_n > 13 then
+    -- Not a number we gave: counting begins anew while numbers are still exact, in the next millisecond.
+    ms, n = later(now, after(last_ms)), 0
 end
 
 local prev = last
-local reply = {prev, epoch}
+local first_n = nil
 local announced, announced_bytes, inline_limit = {}, 0, tonumber(ARGV[6])
-local ids_added = 0
 
-local function add(payload, metadata, expiry)
-    n = n + 1
-    local id = ms .. '-' .. string.format('%.0f', n)
-    local entry = {'payload', payload, 'prev', last}
+local function entry_of(id, payload, metadata, expiry)
+    local entry = {'XADD', stream, id, 'payload', payload, 'prev', last}
     if metadata ~= '' then
         entry[#entry + 1] = 'metadata'
         entry[#entry + 1] = metadata
@@ -73,69 +117,116 @@ local function add(payload, metadata, expiry)
         entry[#entry + 1] = 'expires_at'
         entry[#entry + 1] = expiry
     end
-    local added = redis.pcall('XADD', stream, 'MAXLEN', '~', max_length, id, unpack(entry))
-    if type(added) == 'table' and added.err then
-        -- Somebody wrote to the stream behind our back, with a higher id: continue above it, once.
-        local top = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)
-        if not top[1] then
-            return redis.error_reply(added.err)
-        end
-        local top_ms, top_n = string.match(top[1][1], '^(%d+)-(%d+)$')
-        if padded(top[1][1]) >= padded(id) then
-            ms = string.format('%.0f', tonumber(top_ms) + 1)
-            n = math.max(n, tonumber(top_n) + 1)
-            id = ms .. '-' .. string.format('%.0f', n)
-        end
-        redis.call('XADD', stream, 'MAXLEN', '~', max_length, id, unpack(entry))
-    end
-    if announced_bytes <= inline_limit then
-        announced_bytes = announced_bytes + #payload + #metadata
-        announced[#announced + 1] = {id, payload, metadata, expiry}
-    end
-    last = id
-    ids_added = ids_added + 1
-    return id
+    return entry
 end
 
-local at = 11
-for _ = 1, tonumber(ARGV[10]) do
-    local repeat_index, digest, count = tonumber(ARGV[at]), ARGV[at + 1], tonumber(ARGV[at + 2])
-    at = at + 3
-    local repeat_key = repeat_index > 0 and KEYS[repeat_index] or nil
-    local earlier = repeat_key and redis.call('GET', repeat_key)
-    if earlier then
-        local space = string.find(earlier, ' ', 1, true)
-        if string.sub(earlier, 1, space - 1) == digest then
-            reply[#reply + 1] = 'r' .. string.sub(earlier, space + 1)
-        else
-            reply[#reply + 1] = '!'
+-- The first entry alone can be refused: when the stream remembers a higher id that it does not hold any more.
+local function add_first(payload, metadata, expiry)
+    local added = redis.pcall(unpack(entry_of(ms .. '-' .. n, payload, metadata, expiry)))
+    if type(added) ~= 'table' or not added.err then
+        return
+    end
+    local info = redis.call('XINFO', 'STREAM', stream)
+    for i = 1, #info, 2 do
+        if info[i] == 'last-generated-id' then
+            ms = later(ms, after(parts(info[i + 1])))
         end
+    end
+    redis.call(unpack(entry_of(ms .. '-' .. n, payload, metadata, expiry)))
+end
+
+local function add(payload, metadata, expiry)
+    n = n + 1
+    if not first_n then
+        add_first(payload, metadata, expiry)
+        first_n = n
+    elseif metadata == '' and expiry == '' then
+        redis.call('XADD', stream, ms .. '-' .. n, 'payload', payload, 'prev', last)
     else
-        local ids = {}
-        for draft = 1, count do
-            local first = at + (draft - 1) * 3
-            ids[draft] = add(ARGV[first], ARGV[first + 1], ARGV[first + 2])
-        end
-        local joined = table.concat(ids, ' ')
-        if repeat_key then
-            redis.call('SET', repeat_key, digest .. ' ' .. joined, 'PX', ARGV[7])
-        end
-        reply[#reply + 1] = 'n' .. joined
+        redis.call(unpack(entry_of(ms .. '-' .. n, payload, metadata, expiry)))
     end
-    at = at + count * 3
+    last = ms .. '-' .. n
+    local bytes = #payload + #metadata
+    if largest and bytes > largest then
+        largest = bytes
+    end
+    if announced then
+        announced_bytes = announced_bytes + bytes
+        if announced_bytes > inline_limit then
+            announced = nil
+        else
+            announced[#announced + 1] = {payload, metadata, expiry}
+        end
+    end
 end
 
-if ids_added > 0 then
-    redis.call('HSET', meta, 'epoch', epoch, 'last', last)
+local function announcement()
+    local head, body = {ARGV[5], prev, last, epoch}, {}
+    if announced then
+        for _, draft in ipairs(announced) do
+            head[#head + 1] = #draft[1] .. '.' .. #draft[2] .. '.' .. draft[3]
+            body[#body + 1] = draft[1]
+            body[#body + 1] = draft[2]
+        end
+    end
+    return table.concat(head, ' ') .. '\n' .. table.concat(body)
+end
+
+local outcomes, are_all_new = {}, true
+at = FIRST_PUBLISH
+while at <= size do
+    local publish = headed[at]
+    local outcome = ''
+    if not publish then
+        add(ARGV[at + 1], '', '')
+        at = at + 2
+    else
+        local key, count, width, digest = publish[1], publish[2], publish[3], publish[4]
+        local earlier = key and remembered[key]
+        if earlier then
+            local known_digest, ids = string.match(earlier, '^(.*) (%S+ %d+)$')
+            outcome = known_digest == digest and ids or '!'
+            are_all_new = false
+        else
+            for first = at + 1, at + count * width, width do
+                if width == 3 then
+                    add(ARGV[first], ARGV[first + 1], ARGV[first + 2])
+                else
+                    add(ARGV[first], '', '')
+                end
+            end
+            if key then
+                remembered[key] = digest .. ' ' .. ms .. '-' .. (n - count + 1) .. ' ' .. count
+                redis.call('SET', key, remembered[key], 'PX', ARGV[7])
+            end
+        end
+        at = at + 1 + count * width
+    end
+    outcomes[#outcomes + 1] = outcome
+end
+
+local reply = {prev, epoch, ms, tostring(first_n or 0)}
+if not are_all_new then
+    for i = 1, #outcomes do
+        reply[4 + i] = outcomes[i]
+    end
+end
+if first_n then
+    redis.call('XTRIM', stream, 'MAXLEN', '~', max_length)
+    if largest and largest ~= tonumber(known[3]) then
+        redis.call('HSET', meta, 'epoch', epoch, 'last', last, 'largest', largest)
+    else
+        redis.call('HSET', meta, 'epoch', epoch, 'last', last)
+        if known[3] and not largest then
+            redis.call('HDEL', meta, 'largest')
+        end
+    end
     if not known[1] then
         -- A deleted topic's meta is kept for a while only, to remember its last id; the topic lives again.
         redis.call('PERSIST', meta)
     end
-    local news = {ARGV[5], prev, last, epoch}
-    if announced_bytes <= inline_limit then
-        news[5] = announced
-    end
-    redis.call('PUBLISH', ARGV[4], cmsgpack.pack(news))
+    -- Only a hint: a user without permission for the channel must not turn a stored batch into a refused one.
+    redis.pcall('PUBLISH', ARGV[4], announcement())
+    redis.call('SET', batch_key, batch_number .. ' ' .. cmsgpack.pack(reply), 'PX', ARGV[9])
 end
-redis.call('SET', batch_key, ARGV[8] .. ' ' .. cmsgpack.pack(reply), 'PX', ARGV[9])
 return reply

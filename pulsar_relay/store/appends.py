@@ -1,38 +1,44 @@
-"""Appends: the write path to Valkey. One script call a batch; batches of many topics that start in one loop turn share one write."""
+"""Appends: the write path to Valkey. One script call a batch; batches of many topics that start in one loop turn share
+one write, and nobody waits for another topic's answer.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import logging
+import random
 import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from valkey.asyncio import Valkey
-from valkey.exceptions import NoScriptError, ValkeyError
-
 from actors.protocol import Appended, Publish, StoreError
 from actors.stream import Message, MessageId
 from pulsar_relay.store import schema
-from pulsar_relay.store.client import Script, command, explain
+from pulsar_relay.store.client import Client, Script
 from pulsar_relay.store.entries import message_id
+from pulsar_relay.store.link import Word
+from pulsar_relay.store.refusals import ScriptUnknownError, lost
 
 logger = logging.getLogger(__name__)
 
 INLINE_FEED_BYTES = 8 * 1024
-"""Batches up to this size travel inside the feed message. Larger ones are named only: payloads of 16 KiB and more escape Valkey's
-limit on a subscriber's output buffer (measured on 9.1.2), and one stuck reader could then fill the server."""
+"""Batches up to this size travel inside the feed message. Larger ones are named only: payloads of 16 KiB and more
+escape Valkey's limit on a subscriber's output buffer (measured on 9.1.2), and one stuck reader could then fill the
+server."""
 BATCH_TOKEN_SECONDS = 120
 REPEAT_PAUSE_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.5)
+KNOWN_TOPICS = 100_000
 
 
 class Appends:
-    """Runs append.lua, and repeats an attempt whose outcome is unknown until it is known or the publish deadline has passed."""
+    """Runs append.lua, and repeats an attempt whose outcome is unknown, or that met no store at all, until it is
+    answered or the publish deadline has passed.
+    """
 
     def __init__(
         self,
-        client: Valkey,
+        client: Client,
         worker: str,
         *,
         max_messages_per_topic: int,
@@ -41,133 +47,172 @@ class Appends:
     ) -> None:
         self._client = client
         self._worker = worker
+        self._settings = (
+            worker,
+            INLINE_FEED_BYTES,
+            int(idempotency_window_seconds * 1000),
+        )
         self._max_messages = max_messages_per_topic
-        self._window_ms = int(idempotency_window_seconds * 1000)
         self._deadline_seconds = publish_deadline_seconds
         self._script = Script("append")
-        self._sha: str | None = None
+        # Batch numbers begin at 1 in each life, so the key they are kept under must be this life's own.
+        self._life = secrets.token_hex(6)
         self._numbers = itertools.count(1)
-        self._calls: list[tuple[list[str], list[Any], asyncio.Future[Any]]] = []
-        self._writes: set[asyncio.Task[None]] = set()
+        self._listed: dict[str, None] = {}
 
     async def append(self, topic: str, publishes: Sequence[Publish], floor: MessageId) -> Appended:
         """See `Store.append`. The batch's number is its token: the script knows it again."""
-        keys, args = self._call(topic, publishes, floor)
+        number = next(self._numbers)
+        new_epoch = f"{self._life}{number:x}"
+        words = self._words(topic, publishes, floor, number, new_epoch)
+        reply = await self._repeated(topic, words)
+        if reply[1].decode("ascii") == new_epoch:
+            # The topic begins, or somebody deleted it: then it may have left the index since we entered it.
+            self._list(topic)
+        return _appended(topic, publishes, reply)
+
+    def forget(self, topic: str) -> None:
+        """The topic was deleted: its next append enters it into the index anew."""
+        self._listed.pop(topic, None)
+
+    def _words(
+        self, topic: str, publishes: Sequence[Publish], floor: MessageId, number: int, new_epoch: str
+    ) -> list[Word]:
+        keys = [schema.stream(topic), schema.meta(topic), schema.batch(topic, self._life)]
+        drafts: list[Word] = []
+        for publish in publishes:
+            if publish.dedupe is None and len(publish.drafts) == 1:
+                draft = publish.drafts[0]
+                if draft.metadata is None and draft.expires_at_ms is None:
+                    drafts += ("", draft.payload)
+                    continue
+            index, digest = 0, ""
+            if publish.dedupe is not None:
+                keys.append(schema.idempotency(topic, publish.dedupe.key))
+                index, digest = len(keys), publish.dedupe.digest
+            _add_headed(drafts, publish, index, digest)
+        return [
+            "EVALSHA",
+            self._script.sha,
+            len(keys),
+            *keys,
+            self._max_messages,
+            str(floor),
+            new_epoch,
+            schema.feed(topic),
+            *self._settings,
+            number,
+            BATCH_TOKEN_SECONDS * 1000,
+            *drafts,
+        ]
+
+    async def _repeated(self, topic: str, words: Sequence[Word]) -> Sequence[bytes]:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._deadline_seconds
-        is_outcome_unknown = False
+        is_outcome_unknown = was_away = False
         for attempt in itertools.count():
             try:
-                return _appended(topic, publishes, await self._run(keys, args))
+                return await self._attempt(topic, words, deadline)
             except StoreError as error:
                 is_outcome_unknown = is_outcome_unknown or error.is_outcome_unknown
+                was_away = was_away or error.code == "store_unavailable"
                 pause = REPEAT_PAUSE_SECONDS[min(attempt, len(REPEAT_PAUSE_SECONDS) - 1)]
-                # After one unknown outcome even a definite refusal of the repetition does not tell what became of the first attempt.
-                may_repeat = error.is_outcome_unknown or (is_outcome_unknown and error.code.startswith("store_"))
+                pause *= random.uniform(0.5, 1.0)
+                # After one unknown outcome even a definite refusal of the repetition does not tell what became of the
+                # first attempt: the next one may. And a store that was away is not back before it has loaded its data.
+                may_repeat = (
+                    error.code == "store_unavailable"
+                    or is_outcome_unknown
+                    or (was_away and error.code == "store_loading")
+                )
                 if not may_repeat or loop.time() + pause >= deadline:
-                    raise StoreError(error.code, error.detail, is_outcome_unknown=is_outcome_unknown) from error
+                    raise StoreError(
+                        error.code, error.detail, is_outcome_unknown=is_outcome_unknown
+                    ) from error
                 await asyncio.sleep(pause)
         raise AssertionError("unreachable")
 
-    def _call(self, topic: str, publishes: Sequence[Publish], floor: MessageId) -> tuple[list[str], list[Any]]:
-        keys = [schema.stream(topic), schema.meta(topic), schema.batch(topic, self._worker)]
-        args: list[Any] = [
-            self._max_messages,
-            str(floor),
-            secrets.token_hex(8),
-            schema.feed(topic),
-            self._worker,
-            INLINE_FEED_BYTES,
-            self._window_ms,
-            next(self._numbers),
-            BATCH_TOKEN_SECONDS * 1000,
-            len(publishes),
-        ]
-        for publish in publishes:
-            if publish.dedupe is None:
-                args += (0, "")
-            else:
-                keys.append(schema.idempotency(topic, publish.dedupe.key))
-                args += (len(keys), publish.dedupe.digest)
-            args.append(len(publish.drafts))
-            for draft in publish.drafts:
-                args += (draft.payload, draft.metadata or b"", draft.expires_at_ms or b"")
-        return keys, args
-
-    def _run(self, keys: list[str], args: list[Any]) -> asyncio.Future[Any]:
-        """Queue one script call for this loop turn's write."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
-        if not self._calls:
-            loop.call_soon(self._write)
-        self._calls.append((keys, args, future))
-        return future
-
-    def _write(self) -> None:
-        calls, self._calls = self._calls, []
-        task = asyncio.get_running_loop().create_task(self._write_calls(calls))
-        self._writes.add(task)
-        task.add_done_callback(self._writes.discard)
-
-    async def _write_calls(self, calls: list[tuple[list[str], list[Any], asyncio.Future[Any]]]) -> None:
+    async def _attempt(self, topic: str, words: Sequence[Word], deadline: float) -> Sequence[bytes]:
+        if topic not in self._listed:
+            # On the same connection and first: a topic with messages is never unlisted.
+            self._list(topic)
         try:
-            replies = await self._replies(calls)
-        except (ValkeyError, OSError, StoreError) as error:
-            replies = [error] * len(calls)
-        for (_, _, future), reply in zip(calls, replies, strict=True):
-            if future.done():
-                continue
-            if isinstance(reply, BaseException):
-                future.set_exception(explain(reply))
-            else:
-                future.set_result(reply)
+            return await self._answered(words, deadline)
+        except ScriptUnknownError:
+            await self._script.load(self._client)
+            return await self._answered(words, deadline)
 
-    async def _replies(self, calls: list[tuple[list[str], list[Any], asyncio.Future[Any]]]) -> list[Any]:
-        if self._sha is None:
-            self._sha = await self._load()
-        replies = await self._pipeline(calls, self._sha)
-        forgotten = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-        if forgotten:
-            self._sha = await self._load()
-            repeated = await self._pipeline([calls[index] for index in forgotten], self._sha)
-            for index, reply in zip(forgotten, repeated, strict=True):
-                replies[index] = reply
-        return replies
+    async def _answered(self, words: Sequence[Word], deadline: float) -> Sequence[bytes]:
+        answer = self._client.line.call(*words)
+        timer = asyncio.get_running_loop().call_at(deadline, _give_up, answer)
+        try:
+            reply: Sequence[bytes] = await answer
+            return reply
+        finally:
+            timer.cancel()
 
-    async def _pipeline(self, calls: Sequence[tuple[list[str], list[Any], asyncio.Future[Any]]], sha: str) -> list[Any]:
-        if len(calls) == 1:
-            keys, args, _ = calls[0]
-            try:
-                return [await self._client.execute_command("EVALSHA", sha, len(keys), *keys, *args)]
-            except NoScriptError as error:
-                return [error]
-        pipeline = self._client.pipeline(transaction=False)
-        for keys, args, _ in calls:
-            pipeline.execute_command("EVALSHA", sha, len(keys), *keys, *args)
-        return list(await pipeline.execute(raise_on_error=False))
+    def _list(self, topic: str) -> None:
+        """Enter the topic into the index. Not waited for: what fails is done again with the next append."""
 
-    async def _load(self) -> str:
-        sha = await command(self._client, "SCRIPT", "LOAD", self._script.text)
-        return sha.decode() if isinstance(sha, bytes) else str(sha)
+        def on_listed(answer: asyncio.Future[Any]) -> None:
+            if answer.cancelled() or answer.exception() is not None:
+                self._listed.pop(topic, None)
+                return
+            self._listed[topic] = None
+            if len(self._listed) > KNOWN_TOPICS:
+                del self._listed[next(iter(self._listed))]
+
+        self._client.line.call("ZADD", schema.TOPICS, 0, topic).add_done_callback(on_listed)
+
+
+def _give_up(answer: asyncio.Future[Any]) -> None:
+    if not answer.done():
+        answer.set_exception(lost())
+
+
+def _add_headed(words: list[Word], publish: Publish, key_index: int, digest: str) -> None:
+    """Put a publish that is no plain draft into the script's arguments."""
+    drafts = publish.drafts
+    if all(draft.metadata is None and draft.expires_at_ms is None for draft in drafts):
+        words.append(f"{key_index} {len(drafts)} 1 {digest}")
+        words += [draft.payload for draft in drafts]
+        return
+    words.append(f"{key_index} {len(drafts)} 3 {digest}")
+    for draft in drafts:
+        words += (draft.payload, draft.metadata or b"", draft.expires_at_ms or b"")
 
 
 def _appended(topic: str, publishes: Sequence[Publish], reply: Sequence[bytes]) -> Appended:
     """The script's reply with the messages it made; see append.lua."""
     prev = first_prev = message_id(reply[0])
+    milliseconds = reply[2].decode("ascii")
+    number = int(reply[3])
+    this = MessageId.of(int(milliseconds), number)
+    outcomes_told = reply[4:]
     messages: list[Message] = []
     outcomes: list[tuple[tuple[str, ...], bool] | None] = []
-    for publish, outcome in zip(publishes, reply[2:], strict=True):
-        text = outcome.decode("ascii")
-        if text == "!":
+    for index, publish in enumerate(publishes):
+        told = outcomes_told[index] if outcomes_told else b""
+        if told == b"!":
             outcomes.append(None)
-            continue
-        ids = tuple(text[1:].split(" "))
-        is_repeat = text[0] == "r"
-        outcomes.append((ids, is_repeat))
-        if is_repeat:
-            continue
-        for id_text, draft in zip(ids, publish.drafts, strict=True):
-            this = message_id(id_text)
-            messages.append(Message(topic, this, id_text, prev, draft.payload, draft.metadata, draft.expires_at_ms))
-            prev = this
+        elif told:
+            outcomes.append((_ids(told), True))
+        else:
+            ids = []
+            for draft in publish.drafts:
+                id_text = f"{milliseconds}-{number}"
+                ids.append(id_text)
+                messages.append(
+                    Message(topic, this, id_text, prev, draft.payload, draft.metadata, draft.expires_at_ms)
+                )
+                prev, this = this, MessageId(this + 1)
+                number += 1
+            outcomes.append((tuple(ids), False))
     return Appended(first_prev, reply[1].decode("ascii"), messages, outcomes)
+
+
+def _ids(told: bytes) -> tuple[str, ...]:
+    """The ids of `<first id> <count>`; those of one publish follow each other."""
+    first, _, count = told.decode("ascii").partition(" ")
+    milliseconds, _, number = first.partition("-")
+    return tuple([f"{milliseconds}-{n}" for n in range(int(number), int(number) + int(count))])

@@ -1,192 +1,275 @@
 """The feed: what other workers append, as Valkey's pub/sub tells it.
 
-Only a hint, never the truth: what is lost, doubled or late here is repaired by whoever follows a topic, from the stream. So a broken
-connection is replaced quietly, everything followed is subscribed to again, and the followers are told to compare.
+Only a hint, never the truth: what is lost, doubled or late here is repaired by whoever follows a topic, from the stream.
+So a broken connection is replaced quietly, everything followed is subscribed to again, and the followers are told to
+compare.
+
+Pub/sub can be deaf without an error: a network that swallows packets, a server that was deposed. So the feed speaks to
+itself through the connection that appends take, and a connection that does not hear it is replaced too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
+import random
 import time
+from collections import Counter
 from collections.abc import Callable
-from typing import Any, NoReturn
-
-import msgspec
-from valkey.asyncio import Valkey
-from valkey.asyncio.client import PubSub
-from valkey.exceptions import ValkeyError
+from typing import Any
 
 from actors.protocol import Fed, StoreError
-from actors.stream import Message
+from actors.stream import Message, MessageId
 from pulsar_relay.store import schema
-from pulsar_relay.store.client import explain
+from pulsar_relay.store.client import Client
 from pulsar_relay.store.entries import message_id
+from pulsar_relay.store.link import Link, pack
 
 logger = logging.getLogger(__name__)
 
-SILENCE_SECONDS = 5.0
-"""A connection that said nothing for this long is asked to answer; one that does not answer is replaced."""
+HEARTBEAT_SECONDS = 1.0
 RECONNECT_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0)
+SUBSCRIBED_AT_ONCE = 500
+"""Channels in one SUBSCRIBE: Valkey serves nobody else while it enters them."""
 
 
 class Feed:
     """One pub/sub connection for all topics this worker follows.
 
-    `on_fed` is called for each append of another worker, `on_reconnected` when the connection was replaced and all subscriptions are
-    confirmed again: from then on nothing is missed, and what was missed before must be compared.
+    `on_fed` is called for each append of another worker. `on_reconnected` is called when the connection was replaced and
+    all that was followed is confirmed again: from then on nothing is missed, and what was missed before must be compared.
     """
 
-    def __init__(self, client: Valkey, worker: str, follow_timeout_seconds: float) -> None:
+    def __init__(self, client: Client, worker: str, follow_timeout_seconds: float) -> None:
+        if not worker.isalnum() or not worker.isascii():
+            raise ValueError(f"a worker's name is made of letters and digits: {worker!r}")
         self._client = client
-        self._worker = worker
-        self._follow_timeout_seconds = follow_timeout_seconds
-        self._topics: dict[str, str] = {}
-        self._confirmations: dict[str, list[asyncio.Future[None]]] = {}
-        self._unconfirmed: set[str] = set()
-        self._pubsub: PubSub | None = None
+        self._own = f"{worker} ".encode()
+        self._timeout_seconds = follow_timeout_seconds
+        self._heartbeat_channel = schema.heartbeat(worker).encode()
+        self._topics: dict[bytes, str] = {}
+        self._follows: dict[bytes, asyncio.Future[None]] = {}
+        self._asked: Counter[bytes] = Counter()
+        self._link: Link | None = None
+        self._lost: asyncio.Future[None] | None = None
+        self._resubscribing = 0
+        self._resubscribed: asyncio.Future[None] | None = None
+        self._heartbeat: tuple[bytes, asyncio.Future[None]] | None = None
         self._task: asyncio.Task[None] | None = None
-        self._wants_connection = asyncio.Event()
-        # Subscribing and unsubscribing take turns: one that checked, waited and then spoke could undo the other's word.
-        self._changes = asyncio.Lock()
         self._on_fed: Callable[[Fed], None] = lambda fed: None
         self._on_reconnected: Callable[[], None] = lambda: None
-        self._failures = 0
-        self.reconnects = 0
+        self.connections = 0
+        """How many connections it has had."""
         self.heard_at: float | None = None
-        """When it last said something, on the monotonic clock."""
+        """When it last heard itself, on the monotonic clock; None before the first time."""
+        self.failure: str | None = "store_unavailable"
+        """Why it does not hear, a row of the error table; None while all that is followed is subscribed to."""
 
     @property
     def is_connected(self) -> bool:
-        """Whether every topic followed is subscribed to; True also while there is none."""
-        return not self._topics or (self._pubsub is not None and not self._unconfirmed)
+        """Whether all that was followed when the connection was made is subscribed to on it."""
+        return self.failure is None
 
     def start(self, on_fed: Callable[[Fed], None], on_reconnected: Callable[[], None]) -> None:
+        """Connect, now and whenever the connection is lost. The callbacks must not raise."""
         self._on_fed = on_fed
         self._on_reconnected = on_reconnected
         self._task = asyncio.get_running_loop().create_task(self._run(), name="feed")
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
+        """May be called without `start`, and again."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+                await task
 
     async def follow(self, topic: str) -> None:
-        """Returns when Valkey has confirmed; StoreError if it does not in time."""
-        channel = schema.feed(topic)
+        """Returns when Valkey has confirmed. If it does not in time, StoreError, and the topic is not followed."""
+        channel = schema.feed(topic).encode()
         loop = asyncio.get_running_loop()
-        confirmation: asyncio.Future[None] = loop.create_future()
+        follow = self._follows[channel] = loop.create_future()
         self._topics[channel] = topic
-        self._unconfirmed.add(channel)
-        self._confirmations.setdefault(channel, []).append(confirmation)
-        self._wants_connection.set()
-        async with self._changes:
-            if self._pubsub is not None:
-                # If this fails the connection is about to be replaced, and the next one takes all of `_topics` with it.
-                with contextlib.suppress(ValkeyError, OSError):
-                    await self._pubsub.subscribe(channel)
-        timer = loop.call_later(self._follow_timeout_seconds, _time_out, confirmation)
+        if self._link is not None:
+            self._subscribe(self._link, [channel])
+        timer = loop.call_later(self._timeout_seconds, _time_out, follow)
         try:
-            await confirmation
+            await follow
+        except BaseException:
+            # Unless somebody follows it anew by now.
+            if self._follows.get(channel) is follow:
+                self.unfollow(topic)
+            raise
         finally:
             timer.cancel()
-            waiting = self._confirmations.get(channel, [])
-            if confirmation in waiting:
-                waiting.remove(confirmation)
+            if self._follows.get(channel) is follow:
+                del self._follows[channel]
 
     def unfollow(self, topic: str) -> None:
-        channel = schema.feed(topic)
-        self._unconfirmed.discard(channel)
-        if self._topics.pop(channel, None) is not None and self._pubsub is not None:
-            task = asyncio.get_running_loop().create_task(self._unsubscribe(self._pubsub, channel))
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        """Returns at once. Who still waits in `follow` for this topic gets a StoreError."""
+        channel = schema.feed(topic).encode()
+        follow = self._follows.pop(channel, None)
+        if follow is not None:
+            _time_out(follow)
+        if self._topics.pop(channel, None) is not None and self._link is not None:
+            self._link.write([pack(("UNSUBSCRIBE", channel))])
 
-    async def _unsubscribe(self, pubsub: PubSub, channel: str) -> None:
-        async with self._changes:
-            if channel not in self._topics:
-                with contextlib.suppress(ValkeyError, OSError):
-                    await pubsub.unsubscribe(channel)
+    def _subscribe(self, link: Link, channels: list[bytes]) -> None:
+        for start in range(0, len(channels), SUBSCRIBED_AT_ONCE):
+            part = channels[start : start + SUBSCRIBED_AT_ONCE]
+            link.write([pack(("SUBSCRIBE", *part))])
+        self._asked.update(channels)
+
+    # The connection
 
     async def _run(self) -> None:
+        failures = 0
         while True:
-            await self._wants_connection.wait()
-            pubsub = self._client.pubsub()
+            heard_before = self.heard_at
             try:
-                async with self._changes:
-                    self._unconfirmed = set(self._topics)
-                    await pubsub.subscribe(schema.FEED_KEPT_OPEN, *self._topics)
-                    self._pubsub = pubsub
-                await self._listen(pubsub)
-            except (ValkeyError, OSError, StoreError) as error:
-                logger.warning("feed: connection lost (%s), reconnecting", type(error).__name__)
+                await self._hear()
+            except StoreError as error:
+                if self.failure is None:
+                    logger.warning("feed: connection lost (%s), connecting anew", error.detail or error.code)
+                self.failure = error.code
             finally:
-                self._pubsub = None
-                with contextlib.suppress(ValkeyError, OSError):
-                    await pubsub.aclose()
-            self.reconnects += 1
-            self._failures += 1
-            await asyncio.sleep(RECONNECT_SECONDS[min(self._failures, len(RECONNECT_SECONDS)) - 1])
+                self._drop_link()
+            failures = 0 if self.heard_at != heard_before else failures + 1
+            pause = RECONNECT_SECONDS[min(failures, len(RECONNECT_SECONDS) - 1)]
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
 
-    async def _listen(self, pubsub: PubSub) -> NoReturn:
-        must_announce, is_questioned = self.reconnects > 0, False
-        while True:
-            message = await pubsub.get_message(timeout=SILENCE_SECONDS)
-            if message is None:
-                if is_questioned:
-                    raise StoreError("store_unavailable", "the feed does not answer")
-                is_questioned = True
-                await pubsub.ping()
-                continue
-            is_questioned = False
-            self._failures = 0
+    async def _hear(self) -> None:
+        """The life of one connection; raises StoreError when it is over."""
+        loop = asyncio.get_running_loop()
+        lost = self._lost = loop.create_future()
+        self._link = link = await Link.open(self._client.endpoint, self._on_message, self._on_lost)
+        self.connections += 1
+        channels = [self._heartbeat_channel, *self._topics]
+        self._resubscribing = len(channels)
+        self._resubscribed = loop.create_future()
+        self._subscribe(link, channels)
+        await self._first_of(lost, self._resubscribed, "the feed's subscriptions are not confirmed")
+        self.failure = None
+        if self.connections > 1:
+            logger.info("feed: connected anew, following %d topics", len(self._topics))
+            self._on_reconnected()
+        for number in itertools.count():
+            await self._hear_itself(lost, b"%d" % number)
+            await asyncio.wait([lost], timeout=HEARTBEAT_SECONDS)
+
+    async def _hear_itself(self, lost: asyncio.Future[None], text: bytes) -> None:
+        heard: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._heartbeat = text, heard
+        said = self._client.line.call("PUBLISH", self._heartbeat_channel, text)
+        await asyncio.wait([lost, said], return_when=asyncio.FIRST_COMPLETED)
+        if said.done() and said.exception() is not None and not lost.done():
+            return  # nothing was said, so that nothing was heard proves nothing
+        await self._first_of(lost, heard, "the feed does not hear itself")
+
+    async def _first_of(
+        self, lost: asyncio.Future[None], hoped: asyncio.Future[None], complaint: str
+    ) -> None:
+        await asyncio.wait([lost, hoped], timeout=self._timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
+        if lost.done():
+            lost.result()
+        if not hoped.done():
+            raise StoreError("store_unavailable", complaint)
+
+    def _on_lost(self) -> None:
+        if self._lost is not None and not self._lost.done():
+            self._lost.set_exception(StoreError("store_unavailable"))
+
+    def _drop_link(self) -> None:
+        link, self._link = self._link, None
+        self._asked.clear()
+        self._resubscribing = 0
+        if link is not None:
+            link.close()
+
+    # What it says
+
+    def _on_message(self, message: Any) -> None:
+        if isinstance(message, StoreError):
+            if self._lost is not None and not self._lost.done():
+                self._lost.set_exception(StoreError(message.code, "Valkey refuses the subscription"))
+            return
+        kind, channel, data = message
+        if kind == b"message":
+            if channel == self._heartbeat_channel:
+                self._on_heartbeat(data)
+            elif not data.startswith(self._own):
+                # Our own append's reply brings the same, and is not lost unnoticed.
+                self._on_news(channel, data)
+        elif kind == b"subscribe":
+            self._on_subscribed(channel)
+
+    def _on_heartbeat(self, text: bytes) -> None:
+        if self._heartbeat is not None and self._heartbeat[0] == text:
             self.heard_at = time.monotonic()
-            kind = message["type"]
-            if kind == "message":
-                self._take(message)
-            elif kind == "subscribe":
-                self._confirm(message["channel"].decode())
-            if must_announce and not self._unconfirmed:
-                must_announce = False
-                self._on_reconnected()
+            if not self._heartbeat[1].done():
+                self._heartbeat[1].set_result(None)
 
-    def _confirm(self, channel: str) -> None:
-        self._unconfirmed.discard(channel)
-        for confirmation in self._confirmations.pop(channel, ()):
-            if not confirmation.done():
-                confirmation.set_result(None)
+    def _on_subscribed(self, channel: bytes) -> None:
+        if self._resubscribing:
+            # Confirmations come in the order of asking: the first ones are those of the connection's beginning.
+            self._resubscribing -= 1
+            if not self._resubscribing and self._resubscribed is not None and not self._resubscribed.done():
+                self._resubscribed.set_result(None)
+        self._asked[channel] -= 1
+        if self._asked[channel] <= 0:
+            # Had it been unfollowed and followed again meanwhile, the second confirmation alone would count.
+            del self._asked[channel]
+            follow = self._follows.get(channel)
+            if follow is not None and not follow.done():
+                follow.set_result(None)
 
-    def _take(self, message: dict[str, Any]) -> None:
-        topic = self._topics.get(message["channel"].decode())
+    def _on_news(self, channel: bytes, data: bytes) -> None:
+        topic = self._topics.get(channel)
         if topic is None:
             return
-        news = msgspec.msgpack.decode(message["data"])
-        if news[0] == self._worker:
-            return  # our own append: its reply brings the same, and cannot be lost without notice
-        prev = message_id(news[1])
-        newest, epoch = message_id(news[2]), news[3]
-        messages: list[Message] | None = None
-        if len(news) > 4:
-            messages = []
-            before = prev
-            for id_text, payload, metadata, expiry in news[4]:
-                this = message_id(id_text)
-                messages.append(
-                    Message(
-                        topic,
-                        this,
-                        id_text,
-                        before,
-                        payload.encode(),
-                        metadata.encode() or None,
-                        int(expiry) if expiry else None,
-                    )
-                )
-                before = this
-        self._on_fed(Fed(topic, prev, newest, epoch, messages))
+        try:
+            fed = _fed(topic, data)
+        except (ValueError, IndexError):
+            logger.warning("feed: something else than a relay spoke on the channel of topic %s", topic)
+            return
+        self._on_fed(fed)
 
 
-def _time_out(confirmation: asyncio.Future[None]) -> None:
-    if not confirmation.done():
-        confirmation.set_exception(explain(TimeoutError()))
+def _fed(topic: str, data: bytes) -> Fed:
+    """The announcement of append.lua: `<worker> <prev> <last> <epoch>`, then, if it carries the drafts, for each the
+    lengths of its payload and metadata and its expiry, then a line feed and their texts. ValueError or IndexError
+    if it is something else.
+    """
+    end = data.index(b"\n")
+    words = data[:end].decode("ascii").split(" ")
+    prev, newest, epoch, shapes = message_id(words[1]), message_id(words[2]), words[3], words[4:]
+    if not shapes:
+        return Fed(topic, prev, newest, epoch, None)
+    at = end + 1
+    messages, before, this = [], prev, MessageId(newest - len(shapes) + 1)
+    for shape in shapes:
+        payload_bytes, metadata_bytes, expiry = shape.split(".")
+        middle = at + int(payload_bytes)
+        after = middle + int(metadata_bytes)
+        messages.append(
+            Message(
+                topic,
+                this,
+                str(this),
+                before,
+                data[at:middle],
+                data[middle:after] or None,
+                int(expiry) if expiry else None,
+            )
+        )
+        at, before, this = after, this, MessageId(this + 1)
+    if at != len(data):
+        raise ValueError("lengths do not add up")
+    return Fed(topic, prev, newest, epoch, messages)
+
+
+def _time_out(follow: asyncio.Future[None]) -> None:
+    if not follow.done():
+        follow.set_exception(StoreError("store_unavailable"))

@@ -30,7 +30,8 @@ class ProbedStore(Protocol):
 
 class ProbedFeed(Protocol):
     @property
-    def is_connected(self) -> bool: ...
+    def failure(self) -> str | None:
+        """Why it does not hear, a row of the error table; None while it does."""
 
     @property
     def heard_at(self) -> float | None:
@@ -102,9 +103,7 @@ class Probe:
         return ProbeReport(
             (
                 self._leg("valkey_write", self._failure, self._written_at, now),
-                self._leg(
-                    "feed", None if self._feed.is_connected else "store_unavailable", self._feed.heard_at, now
-                ),
+                self._leg("feed", self._feed.failure, self._feed.heard_at, now),
             )
         )
 
@@ -131,7 +130,5 @@ class Probe:
             failure = None
             self._written_at = self._clock()
         if failure != self._failure and (failure is None or self._failure is None):
-            logger.log(
-                logging.WARNING if failure else logging.INFO, "store: %s", failure or "takes writes"
-            )
+            logger.log(logging.WARNING if failure else logging.INFO, "store: %s", failure or "takes writes")
         self._failure = failure

@@ -2,14 +2,18 @@
 -- Read one page of a topic's stream, bounded by entries and by bytes, with what proves where the reader stands.
 --
 -- KEYS  1 stream   2 meta hash
--- ARGV  1 cursor, exclusive ('' for the end where the direction begins)   2 most entries   3 most bytes   4 'asc' or 'desc'
--- Reply {epoch or '', last or '', id of the oldest entry or '', its predecessor or '', 1 if the cursor is an entry else 0,
---        1 if there is more else 0, entries}
+-- ARGV  1 cursor, exclusive ('' for the end where the direction begins)   2 most entries   3 most bytes
+--       4 'asc' or 'desc'
+-- Reply {epoch or '', last id ever given or '', id of the oldest entry or '', its predecessor or '',
+--        1 if the cursor is an entry else 0, 1 if there is more else 0, entries}; at least one entry if there is any
 --
--- XRANGE cannot be bounded by bytes, and an entry may be large: entries are fetched in steps sized by what was seen so far.
+-- XRANGE cannot be bounded by bytes. What it could bring at most is known where we wrote all entries ourselves: the
+-- largest one is kept in the meta hash. Elsewhere entries are fetched one by one.
 
 local stream = KEYS[1]
-local cursor, most_entries, most_bytes, descends = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == 'desc'
+local cursor, most_entries, most_bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local descends = ARGV[4] == 'desc'
+local LAST_OF_ALL = '18446744073709551615-18446744073709551615'
 
 local function field(entry, name)
     local fields = entry[2]
@@ -21,57 +25,52 @@ local function field(entry, name)
     return ''
 end
 
-local function size(entry)
-    local bytes = 0
-    for _, value in ipairs(entry[2]) do
-        bytes = bytes + #value
+local function step(place, count)
+    if place == (descends and '0-0' or LAST_OF_ALL) then
+        return {}
+    elseif descends then
+        return redis.call('XREVRANGE', stream, place == '' and '+' or '(' .. place, '-', 'COUNT', count)
     end
-    return bytes
+    return redis.call('XRANGE', stream, place == '' and '-' or '(' .. place, '+', 'COUNT', count)
 end
 
-local function step(after, count)
-    local from = after == '' and (descends and '+' or '-') or '(' .. after
-    if descends then
-        return redis.call('XREVRANGE', stream, from, '-', 'COUNT', count)
+local meta = redis.call('HMGET', KEYS[2], 'epoch', 'last', 'largest')
+local last, largest = meta[2] or '', tonumber(meta[3])
+if last ~= LAST_OF_ALL and redis.call('XRANGE', stream, last == '' and '-' or '(' .. last, '+', 'COUNT', 1)[1] then
+    -- Somebody else wrote to the stream since.
+    last, largest = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1][1], nil
+end
+
+local entries, bytes, place, has_more = {}, 0, cursor, false
+while not has_more do
+    local count = 1
+    if largest then
+        count = math.max(1, math.floor((2 * most_bytes - bytes) / (largest + 64)))
     end
-    return redis.call('XRANGE', stream, from, '+', 'COUNT', count)
-end
-
-local meta = redis.call('HMGET', KEYS[2], 'epoch', 'last')
-local oldest = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
-local last = meta[2]
-if not last then
-    local top = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
-    last = top and top[1] or ''
-end
-
-local entries, bytes, after, has_more, count = {}, 0, cursor, 0, 2
-while true do
-    local asked = math.min(count, most_entries - #entries + 1)
-    local found = step(after, asked)
-    local is_full = false
+    count = math.min(count, most_entries - #entries + 1)
+    local found = step(place, count)
     for _, entry in ipairs(found) do
-        local entry_bytes = size(entry)
+        local fields = entry[2]
+        local entry_bytes = 0
+        for i = 2, #fields, 2 do
+            entry_bytes = entry_bytes + #fields[i]
+        end
         if #entries >= most_entries or (#entries > 0 and bytes + entry_bytes > most_bytes) then
-            has_more, is_full = 1, true
+            has_more = true
             break
         end
         entries[#entries + 1] = entry
         bytes = bytes + entry_bytes
-        after = entry[1]
     end
-    if is_full or #found < asked then
+    if #found < count then
         break
     end
-    -- As many as the average entry so far lets expect to fit, at most eight times what was taken.
-    local fitting = math.floor((most_bytes - bytes) / (bytes / #entries + 1)) + 1
-    count = math.max(1, math.min(fitting, #entries * 8))
+    place = entries[#entries][1]
 end
 
-local knows = 0
-if cursor ~= '' and not descends and #redis.call('XRANGE', stream, cursor, cursor) > 0 then
-    knows = 1
-end
+local oldest = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+local knows = cursor ~= '' and redis.call('XRANGE', stream, cursor, cursor)[1]
 return {
-    meta[1] or '', last, oldest and oldest[1] or '', oldest and field(oldest, 'prev') or '', knows, has_more, entries,
+    meta[1] or '', last, oldest and oldest[1] or '', oldest and field(oldest, 'prev') or '', knows and 1 or 0,
+    has_more and 1 or 0, entries,
 }

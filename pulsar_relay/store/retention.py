@@ -18,11 +18,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from valkey.asyncio import Valkey
-
 from actors.protocol import StoreError
 from pulsar_relay.store import schema
-from pulsar_relay.store.client import Script, command
+from pulsar_relay.store.client import Client, Script
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +49,7 @@ class Retention:
 
     def __init__(
         self,
-        client: Valkey,
+        client: Client,
         retention_ms: int,
         interval_seconds: float,
         *,
@@ -121,17 +119,17 @@ class Retention:
         """Whether this worker may sweep; prolongs the lease. Two that believe so at once do no harm."""
         lease_ms = max(MIN_LEASE_MS, int(self._interval_seconds * 3000))
         words = ("SET", schema.RETENTION_LEASE, self._name)
-        if await command(self._client, *words, "NX", "PX", lease_ms):
+        if await self._client.command(*words, "NX", "PX", lease_ms):
             return True
-        if await command(self._client, "GET", schema.RETENTION_LEASE) != self._name.encode():
+        if await self._client.command("GET", schema.RETENTION_LEASE) != self._name.encode():
             return False
-        await command(self._client, *words, "PX", lease_ms)
+        await self._client.command(*words, "PX", lease_ms)
         return True
 
     async def _names(self, after: str) -> list[str]:
         first = f"({after}" if after else "-"
-        names = await command(
-            self._client, "ZRANGE", schema.TOPICS, first, "+", "BYLEX", "LIMIT", 0, SLICE_TOPICS
+        names = await self._client.command(
+            "ZRANGE", schema.TOPICS, first, "+", "BYLEX", "LIMIT", 0, SLICE_TOPICS
         )
         return [name.decode("utf-8", "surrogateescape") for name in names]
 
@@ -139,25 +137,26 @@ class Retention:
         before_ms = max(0, self._clock() - self._retention_ms)
         for topic in topics:
             for _ in range(TRIMS_A_TOPIC):
-                removed = await self._trim.run(self._client, schema.stream_keys(topic), [before_ms])
+                args = [before_ms, TRIMMED_AT_ONCE]
+                removed = await self._trim.run(self._client, schema.stream_keys(topic), args)
                 if removed is None:
                     await self._unlist(topic)
                 self.trimmed_messages += removed or 0
-                if not removed or removed < TRIMMED_AT_ONCE:
+                if not removed or removed < TRIMMED_AT_ONCE // 2:
                     break
 
     async def _unlist(self, topic: str) -> None:
-        await command(self._client, "ZREM", schema.TOPICS, topic)
+        await self._client.command("ZREM", schema.TOPICS, topic)
         # Made between the look and the removal? Then it must be listed, as whoever made it had listed it before.
-        if await command(self._client, "EXISTS", schema.stream(topic)):
-            await command(self._client, "ZADD", schema.TOPICS, 0, topic)
+        if await self._client.command("EXISTS", schema.stream(topic)):
+            await self._client.command("ZADD", schema.TOPICS, 0, topic)
 
     async def _list_found(self) -> bool:
         """One step of the scan: enter the topics found into the index. True when it has been through all keys."""
         words = ("MATCH", schema.stream("*"), "COUNT", SCAN_KEYS, "TYPE", "stream")
-        self._scan_cursor, keys = await command(self._client, "SCAN", self._scan_cursor, *words)
+        self._scan_cursor, keys = await self._client.command("SCAN", self._scan_cursor, *words)
         topics = [topic for key in keys if (topic := schema.topic_of(key)) is not None]
         if topics:
             pairs = [word for topic in topics for word in (0, topic)]
-            await command(self._client, "ZADD", schema.TOPICS, *pairs)
+            await self._client.command("ZADD", schema.TOPICS, *pairs)
         return int(self._scan_cursor) == 0

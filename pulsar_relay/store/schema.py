@@ -1,20 +1,22 @@
 """Every key the relay uses in Valkey, on one screen.
 
-| key                                    | type   | holds                                                                     |
-| -------------------------------------- | ------ | ------------------------------------------------------------------------- |
-| `topic:<topic>:stream`                 | stream | entries `<ms>-<n>`: payload, prev, optional metadata, expires_at          |
-| `{<stream key>}:meta`                  | hash   | epoch: names this history of the stream; last: the last id ever given     |
-| `{<stream key>}:idem:<scope>:<key>`    | string | `<digest> <ids>` of a publish with an Idempotency-Key; expires            |
-| `{<stream key>}:batch:<worker>`        | string | a worker's last batch and its reply, should the reply get lost; expires   |
-| `{<stream key>}:feed`                  | channel| announces appends to other workers                                        |
-| `relay:feed`                           | channel| never spoken on; keeps a worker's feed connection subscribed to something |
-| `client:<client id>:offset`            | hash   | topic -> acknowledged cursor of a named client; expires                   |
-| `relay:topics`                         | zset   | names of all topics, all with score 0, so in alphabetical order           |
-| `relay:retention`                      | string | which worker sweeps topics nobody has open; expires                       |
-| `relay:cookie-key`                     | string | key that signs the cursor cookies, shared by all workers                  |
-| `relay:probe:<worker>`                 | string | what the readiness probe wrote last; expires                              |
+| key                                 | type    | holds                                                                 |
+| ----------------------------------- | ------- | --------------------------------------------------------------------- |
+| `topic:<topic>:stream`              | stream  | entries `<ms>-<n>`: payload, prev, optional metadata, expires_at      |
+| `{<stream key>}:meta`               | hash    | epoch: names this history of the stream; last: the last id ever given |
+|                                     |         | largest: bytes of the largest entry; absent if others write here too  |
+| `{<stream key>}:idem:<scope>:<key>` | string  | `<digest> <first id> <count>` of an idempotent publish; expires       |
+| `{<stream key>}:batch:<life>`       | string  | a worker's last batch and its reply, should that get lost; expires    |
+| `{<stream key>}:feed`               | channel | announces appends to other workers                                    |
+| `relay:feed:<worker>`               | channel | a worker's feed speaks to itself here, to know that it hears          |
+| `client:<client id>:offset`         | hash    | topic -> acknowledged cursor of a named client; expires               |
+| `relay:topics`                      | zset    | names of all topics, all with score 0, so in alphabetical order       |
+| `relay:retention`                   | string  | which worker trims the topics nobody has open; expires                |
+| `relay:cookie-key`                  | string  | key that signs the cursor cookies, shared by all workers              |
+| `relay:probe:<worker>`              | string  | what the readiness probe wrote last; expires                          |
 
-The braces make a topic's keys share the slot of its stream in a cluster. A topic's name has no brace, colon or slash of its own.
+The braces make a topic's keys share the slot of its stream in a cluster. A topic's name has no brace and no colon.
+An entry without `prev` was written by another server, or by hand; such entries may carry a `timestamp`.
 """
 
 from __future__ import annotations
@@ -24,7 +26,6 @@ import re
 TOPICS = "relay:topics"
 COOKIE_KEY = "relay:cookie-key"
 RETENTION_LEASE = "relay:retention"
-FEED_KEPT_OPEN = "relay:feed"
 
 _STREAM = re.compile(rb"topic:([A-Za-z0-9_-]{1,255}(?:/[A-Za-z0-9_-]{1,255})?):stream")
 
@@ -53,12 +54,16 @@ def idempotency(topic: str, key: str) -> str:
     return f"{{topic:{topic}:stream}}:idem:{key}"
 
 
-def batch(topic: str, worker: str) -> str:
-    return f"{{topic:{topic}:stream}}:batch:{worker}"
+def batch(topic: str, life: str) -> str:
+    return f"{{topic:{topic}:stream}}:batch:{life}"
 
 
 def feed(topic: str) -> str:
     return f"{{topic:{topic}:stream}}:feed"
+
+
+def heartbeat(worker: str) -> str:
+    return f"relay:feed:{worker}"
 
 
 def offsets(client_id: str) -> str:

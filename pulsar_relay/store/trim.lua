@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- Remove entries older than a time from a topic's stream, in whole nodes, but never the newest entry.
+-- Remove entries older than a time from a topic's stream, but never the newest entry.
 --
--- KEYS  1 stream   2 meta hash   ARGV  1 time in milliseconds
--- Reply: how many entries went (at most about 10,000 in one call), or nil if there is no such topic
+-- KEYS  1 stream   2 meta hash   ARGV  1 time in milliseconds   2 most entries to remove in this call, about
+-- Reply: how many entries went, or nil if there is no such topic
 --
 -- Runs on a full server too: it is what makes room again.
 
@@ -13,8 +13,13 @@ if not top then
     end
     return nil
 end
-local top_ms = string.match(top[1], '^(%d+)-')
-if #top_ms < #ARGV[1] or (#top_ms == #ARGV[1] and top_ms < ARGV[1]) then
-    return redis.call('XTRIM', KEYS[1], 'MINID', '~', top[1])
+local bound, top_ms = ARGV[1], string.match(top[1], '^(%d+)-')
+if #top_ms < #bound or (#top_ms == #bound and top_ms < bound) then
+    bound = top[1]
 end
-return redis.call('XTRIM', KEYS[1], 'MINID', '~', ARGV[1])
+local removed = redis.call('XTRIM', KEYS[1], 'MINID', '~', bound, 'LIMIT', ARGV[2])
+if removed < tonumber(ARGV[2]) - 100 then
+    -- Whole nodes are gone; the rest shares a node with younger entries.
+    removed = removed + redis.call('XTRIM', KEYS[1], 'MINID', '=', bound)
+end
+return removed

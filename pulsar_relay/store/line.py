@@ -1,0 +1,229 @@
+"""Line: a connection to Valkey that many callers share, replaced when it is lost.
+
+    call ──▶ queued ──next loop turn──▶ sent ──reply──▶ answered
+               │ no connection            │ connection lost, or silent for too long
+               ▼                          ▼
+         not carried out           outcome unknown
+
+Valkey answers a connection's commands in their order, so nobody waits for another's answer before asking, and what is
+asked within one turn of the loop leaves in one write. Nothing is repeated here: only the caller knows what may be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import Any
+
+from actors.protocol import StoreError
+from pulsar_relay.store.link import Endpoint, Link, Word, pack
+from pulsar_relay.store.refusals import lost
+
+logger = logging.getLogger(__name__)
+
+REDIAL_SECONDS = 0.05
+"""Least time from one failed attempt to connect to the next."""
+
+Answer = asyncio.Future[Any]
+
+
+class Line:
+    """Connects on first use. All methods belong to one loop."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._timeout_seconds = endpoint.command_timeout_seconds
+        self._link: Link | None = None
+        self._dialing: asyncio.Task[None] | None = None
+        self._queued: list[tuple[bytes, Answer]] = []
+        self._sent: deque[tuple[Answer, float]] = deque()
+        self._is_flush_due = False
+        self._is_closed = False
+        self._watch: asyncio.TimerHandle | None = None
+        self._moved_at = 0.0
+        self._unsent_bytes = 0
+        self._redial_at = 0.0
+
+    @property
+    def waiting(self) -> int:
+        """Commands not answered yet."""
+        return len(self._queued) + len(self._sent)
+
+    def call(self, *words: Word) -> Answer:
+        """Send one command. The future gets the reply, or a StoreError that says whether the outcome is known.
+
+        Cancelling the future harms nobody else: a command not yet sent is not sent, and the reply to one that was is
+        dropped. Commands are carried out in the order of the calls, as long as the connection lasts.
+        """
+        loop = asyncio.get_running_loop()
+        answer: Answer = loop.create_future()
+        self._queued.append((pack(words), answer))
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            loop.call_soon(self._flush)
+        return answer
+
+    async def aclose(self) -> None:
+        """Give up everything under way and never connect again; returns when the connection is closed."""
+        self._is_closed = True
+        link, dialing = self._link, self._dialing
+        self._drop_link()
+        self._fail_queued(StoreError("store_unavailable"))
+        if dialing is not None:
+            dialing.cancel()
+            await asyncio.wait([dialing])
+        if link is not None:
+            await link.wait_closed()
+
+    def _flush(self) -> None:
+        self._is_flush_due = False
+        if self._is_closed:
+            self._drop_link()
+            self._fail_queued(StoreError("store_unavailable"))
+            return
+        link = self._link
+        if link is None:
+            if self._dialing is None:
+                self._dialing = asyncio.get_running_loop().create_task(self._dial(), name="valkey dial")
+            return
+        queued, self._queued = self._queued, []
+        now = asyncio.get_running_loop().time()
+        commands = []
+        for command, answer in queued:
+            if not answer.done():
+                commands.append(command)
+                self._sent.append((answer, now))
+        link.write(commands)
+        if self._watch is None:
+            self._start_watch()
+
+    async def _dial(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await asyncio.sleep(max(0.0, self._redial_at - loop.time()))
+            self._link = await Link.open(self._endpoint, self._on_reply, self._on_lost)
+        except StoreError as error:
+            self._redial_at = loop.time() + REDIAL_SECONDS
+            self._dialing = None
+            self._fail_queued(error)
+        else:
+            self._dialing = None
+            self._flush()
+
+    def _on_reply(self, reply: Any) -> None:
+        if not self._sent:
+            # Valkey says something nobody asked for, as before it closes the connection of a client it has no room for.
+            logger.warning("line: an unexpected answer, connecting anew")
+            self._drop_link()
+            return
+        answer, _ = self._sent.popleft()
+        self._moved_at = asyncio.get_running_loop().time()
+        if answer.done():
+            return
+        if isinstance(reply, StoreError):
+            answer.set_exception(reply)
+        else:
+            answer.set_result(reply)
+
+    def _on_lost(self) -> None:
+        self._link = None
+        self._unsent_bytes = 0
+        sent, self._sent = self._sent, deque()
+        for answer, _ in sent:
+            if not answer.done():
+                answer.set_exception(lost())
+
+    def _drop_link(self) -> None:
+        link = self._link
+        if link is not None:
+            link.close()
+        self._on_lost()
+
+    def _fail_queued(self, error: StoreError) -> None:
+        queued, self._queued = self._queued, []
+        for _, answer in queued:
+            if not answer.done():
+                answer.set_exception(StoreError(error.code, error.detail))
+
+    # A black-holed connection stays open and silent. One timer watches all commands of the line.
+
+    def _start_watch(self) -> None:
+        # A quarter of the time, so that silence is noticed at most that much too late.
+        self._watch = asyncio.get_running_loop().call_later(self._timeout_seconds / 4, self._look)
+
+    def _look(self) -> None:
+        self._watch = None
+        link = self._link
+        if link is None or not self._sent:
+            return
+        now = asyncio.get_running_loop().time()
+        unsent_bytes = link.unsent_bytes
+        if unsent_bytes < self._unsent_bytes:
+            self._moved_at = now  # a large command on a slow network: the other side takes it
+        self._unsent_bytes = unsent_bytes
+        silent_since = max(self._sent[0][1], self._moved_at)
+        if now - silent_since >= self._timeout_seconds:
+            logger.warning("line: no answer for %.1f s, connecting anew", now - silent_since)
+            self._drop_link()
+        else:
+            self._start_watch()
+
+
+class Lines:
+    """Up to `max_lines` lines, each for one command at a time: for answers so large that nobody should wait behind them."""
+
+    def __init__(self, endpoint: Endpoint, max_lines: int) -> None:
+        self._endpoint = endpoint
+        self._max_lines = max_lines
+        self._wait_seconds = endpoint.command_timeout_seconds
+        self._lines: list[Line] = []
+        self._idle: list[Line] = []
+        self._turns: deque[asyncio.Future[Line]] = deque()
+
+    async def call(self, *words: Word) -> Any:
+        """As `Line.call`; raises StoreError "overloaded" if no line gets free within the command timeout."""
+        line = await self._free_line()
+        answer = line.call(*words)
+        answer.add_done_callback(lambda _: self._release(line))
+        return await answer
+
+    async def aclose(self) -> None:
+        for turn in self._turns:
+            if not turn.done():
+                turn.set_exception(StoreError("store_unavailable"))
+        for line in self._lines:
+            await line.aclose()
+
+    async def _free_line(self) -> Line:
+        if self._idle:
+            return self._idle.pop()  # the last one used: the others can rest
+        if len(self._lines) < self._max_lines:
+            line = Line(self._endpoint)
+            self._lines.append(line)
+            return line
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[Line] = loop.create_future()
+        self._turns.append(turn)
+        timer = loop.call_later(self._wait_seconds, _refuse_turn, turn)
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self._release(turn.result())  # it was given a line and has no use for it any more
+            raise
+        finally:
+            timer.cancel()
+
+    def _release(self, line: Line) -> None:
+        while self._turns:
+            turn = self._turns.popleft()
+            if not turn.done():
+                turn.set_result(line)
+                return
+        self._idle.append(line)
+
+
+def _refuse_turn(turn: asyncio.Future[Line]) -> None:
+    if not turn.done():
+        turn.set_exception(StoreError("overloaded", "all connections to the store are in use"))

@@ -1,0 +1,167 @@
+"""Link: one connection to Valkey, for one life. It is opened, used and lost; who needs another opens another.
+
+valkey-py's connection does what differs between servers (sockets, TLS, authentication, the parser). Its client and
+its pool are not used: they wait for each answer before they send the next command, and make several tasks and timers
+for each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import libvalkey
+from valkey.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
+from valkey.asyncio.connection import AbstractConnection
+from valkey.exceptions import ValkeyError
+
+from pulsar_relay import __version__
+from pulsar_relay.settings import ValkeySettings
+from pulsar_relay.store.refusals import ANSWERS, refusal, unreachable
+
+logger = logging.getLogger(__name__)
+
+Word = str | bytes | int | float
+"""One word of a command."""
+
+READ_BYTES = 256 * 1024
+
+
+def pack(words: tuple[Word, ...]) -> bytes:
+    """A command as Valkey reads it."""
+    return libvalkey.pack_command(words)
+
+
+class _TlsConnection(SSLConnection):
+    """One with the given context: valkey-py's own checks no host name, reads the system's certificates for each
+    connection anew, and trusts them beside the file it is given."""
+
+    def __init__(self, *, tls: ssl.SSLContext, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.ssl_context.context = tls
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where Valkey is, and how to get in. `command_timeout_seconds` is the silence after which a link is given up."""
+
+    connection_class: type[AbstractConnection]
+    connect_timeout_seconds: float
+    command_timeout_seconds: float
+    arguments: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def of(cls, settings: ValkeySettings, unix_socket: str | None = None) -> Endpoint:
+        """The endpoint the settings name; `unix_socket` (the embedded server's) wins over them."""
+        arguments: dict[str, Any] = {
+            "db": settings.db,
+            "username": settings.username,
+            "password": settings.password,
+            "lib_name": "pulsar-relay",
+            "lib_version": __version__,
+            "socket_read_size": READ_BYTES,
+            # Deadlines are ours: those of valkey-py cost a task for each command, and a connection for each slow one.
+            "socket_timeout": None,
+            "socket_connect_timeout": settings.connect_timeout_seconds,
+        }
+        path = unix_socket or (str(settings.unix_socket) if settings.unix_socket else None)
+        kind: type[AbstractConnection]
+        if path is not None:
+            kind = UnixDomainSocketConnection
+            arguments |= {"path": path}
+        else:
+            kind = Connection
+            arguments |= {
+                "host": settings.host or "localhost",
+                "port": settings.port,
+                "socket_keepalive": True,
+            }
+            if settings.tls:
+                kind = _TlsConnection
+                arguments["tls"] = ssl.create_default_context(cafile=settings.tls_ca)
+        return cls(kind, settings.connect_timeout_seconds, settings.command_timeout_seconds, arguments)
+
+
+class Link:
+    """Made open by `Link.open`. `on_reply` gets each reply, and each message of a subscription, in order; an error Valkey
+    answers with comes as a StoreError. `on_lost` is called once when the link ends without `close`; no reply follows.
+
+    Neither may raise.
+    """
+
+    def __init__(
+        self, connection: AbstractConnection, on_reply: Callable[[Any], None], on_lost: Callable[[], None]
+    ) -> None:
+        self._connection = connection
+        self._on_reply = on_reply
+        self._on_lost = on_lost
+        # valkey-py has no way to send without waiting until the kernel has taken it all.
+        writer: asyncio.StreamWriter = cast(Any, connection)._writer
+        self._transport: asyncio.WriteTransport = writer.transport
+        self._reader = asyncio.get_running_loop().create_task(self._read(), name="valkey link")
+
+    @classmethod
+    async def open(
+        cls, endpoint: Endpoint, on_reply: Callable[[Any], None], on_lost: Callable[[], None]
+    ) -> Link:
+        """Connect and authenticate; StoreError (with a known outcome) if that fails or takes too long."""
+        connection = endpoint.connection_class(**endpoint.arguments)
+        try:
+            async with asyncio.timeout(endpoint.connect_timeout_seconds):
+                await connection.connect()
+        except (ValkeyError, OSError) as error:
+            await _abandon(connection)
+            raise unreachable(error) from error
+        except BaseException:
+            await _abandon(connection)
+            raise
+        return cls(connection, on_reply, on_lost)
+
+    @property
+    def unsent_bytes(self) -> int:
+        """How much of what was written the kernel has not taken yet."""
+        return self._transport.get_write_buffer_size()
+
+    def write(self, commands: Sequence[bytes]) -> None:
+        """Send packed commands. Returns at once."""
+        self._transport.writelines(commands)
+
+    def close(self) -> None:
+        """End it at once; what is unsent is dropped. `on_lost` will not be called. May be called again."""
+        self._on_lost = self._on_reply = _ignore
+        self._transport.abort()
+        self._reader.cancel()
+
+    async def wait_closed(self) -> None:
+        """Returns when nothing of it is left."""
+        await asyncio.wait([self._reader])
+
+    async def _read(self) -> None:
+        read = self._connection.read_response
+        try:
+            while True:
+                try:
+                    reply = await read(disconnect_on_error=False)
+                except ANSWERS as error:
+                    reply = refusal(error)
+                self._on_reply(reply)
+        except (ValkeyError, OSError) as error:
+            logger.debug("link: lost (%s)", error)
+        finally:
+            self._transport.abort()
+            self._on_lost()
+            await _abandon(self._connection)
+
+
+def _ignore(*_: object) -> None:
+    pass
+
+
+async def _abandon(connection: AbstractConnection) -> None:
+    with contextlib.suppress(ValkeyError, OSError):
+        await connection.disconnect(nowait=True)

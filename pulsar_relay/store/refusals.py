@@ -1,0 +1,117 @@
+"""What Valkey's errors, and the loss of a connection to it, mean to whoever asked: a row of the error table.
+
+Definite refusals (nothing was stored, nothing will be) are told apart from unknown outcomes (the command was sent,
+the answer never came). Texts of Valkey go no further than the log: they can carry keys and values.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from valkey.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    ConnectionError,
+    MaxConnectionsError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+    TimeoutError,
+)
+
+from actors.protocol import StoreError
+
+logger = logging.getLogger(__name__)
+
+_CODES = {
+    "OOM": "store_full",
+    "MISCONF": "store_read_only",
+    "NOREPLICAS": "store_read_only",
+    "READONLY": "store_read_only",
+    "LOADING": "store_loading",
+    "BUSY": "store_busy",
+    "CLUSTERDOWN": "store_unavailable",
+    "MASTERDOWN": "store_unavailable",
+    "TRYAGAIN": "store_unavailable",
+    "UNBLOCKED": "store_unavailable",
+    "STALE": "store_unavailable",
+    "NOAUTH": "store_denied",
+    "WRONGPASS": "store_denied",
+    "NOPERM": "store_denied",
+    "WRONGTYPE": "store_damaged",
+    "DAMAGED": "store_damaged",
+}
+_KINDS: tuple[tuple[type[Exception], str], ...] = (
+    # valkey-py cuts the first word off the texts of these.
+    (OutOfMemoryError, "store_full"),
+    (ReadOnlyError, "store_read_only"),
+    (BusyLoadingError, "store_loading"),
+    (AuthenticationError, "store_denied"),
+    (AuthorizationError, "store_denied"),
+    (NoPermissionError, "store_denied"),
+)
+ANSWERS: tuple[type[Exception], ...] = (
+    ResponseError,
+    BusyLoadingError,
+    AuthenticationError,
+    AuthorizationError,
+)
+"""What valkey-py raises when Valkey has answered with an error; the connection goes on."""
+LOGGED_CHARACTERS = 120
+
+CODES = frozenset(
+    {*_CODES.values(), *dict(_KINDS).values(), "store_error", "store_unavailable", "overloaded"}
+)
+"""Every code a StoreError of this package can have."""
+
+
+class ScriptUnknownError(StoreError):
+    """Valkey does not know the script (any more); it has not run."""
+
+
+def refusal(answer: Exception) -> StoreError:
+    """What an error that Valkey answered with means: the command was not carried out."""
+    if isinstance(answer, NoScriptError):
+        return ScriptUnknownError("store_error")
+    for kind, code in _KINDS:
+        if isinstance(answer, kind):
+            return StoreError(code)
+    code = _CODES.get(str(answer).split(" ", 1)[0], "")
+    if not code:
+        # A bug of ours, or a setting nobody thought of. After `with args` Valkey quotes what it was sent.
+        text = str(answer).split(" with args", 1)[0][:LOGGED_CHARACTERS]
+        logger.error("store: a command was refused: %s", text)
+        code = "store_error"
+    return StoreError(code)
+
+
+def unreachable(error: Exception) -> StoreError:
+    """What a failure to connect means: nothing was sent."""
+    if isinstance(error, StoreError):
+        return error
+    for one in (error, error.__cause__):
+        if isinstance(one, ANSWERS):
+            return refusal(one)
+    if isinstance(error, MaxConnectionsError) or "max number of clients" in str(error):
+        return StoreError("store_unavailable", "the store accepts no more connections")
+    return StoreError("store_unavailable")
+
+
+def lost() -> StoreError:
+    """What the loss of a connection means to those whose commands were sent on it."""
+    return StoreError("store_unavailable", is_outcome_unknown=True)
+
+
+__all__ = [
+    "ANSWERS",
+    "CODES",
+    "ConnectionError",
+    "ScriptUnknownError",
+    "TimeoutError",
+    "lost",
+    "refusal",
+    "unreachable",
+]
