@@ -1,3 +1,3 @@
 from __future__ import annotations
 
-pytest_plugins = ["tests.valkeys", "tests.workers"]
+pytest_plugins = ["tests.valkeys", "tests.workers", "tests.relays", "tests.commands"]

@@ -53,6 +53,17 @@ def url_option(function: _Decorated) -> _Decorated:
     )(function)
 
 
+def topic_names(
+    context: click.Context, parameter: click.Parameter, value: str | tuple[str, ...]
+) -> str | tuple[str, ...]:
+    """Refuse what would not even arrive as a name. What names there can be is for the relay to say."""
+    for name in (value,) if isinstance(value, str) else value:
+        # Commas and colons stand between names in a query.
+        if not name.isprintable() or "," in name or ":" in name:
+            raise click.BadParameter(f"{name!r} cannot be the name of a topic")
+    return value
+
+
 def interrupted(error: ClientError, seconds: float) -> None:
     """Tell that something broke and when it is tried again."""
     click.echo(f"{error.code}: {error.message} Trying again in {seconds:.1f} s.", err=True)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import click
 
-from pulsar_relay.cli.connection import FailedError, interrupted, url_option
+from pulsar_relay.cli.connection import FailedError, interrupted, topic_names, url_option
 from pulsar_relay.cli.lines import Batches
 from pulsar_relay.cli.payload import hint, why_not_json
 from pulsar_relay.cli.publish_lines import LinesPublisher
@@ -27,15 +27,33 @@ BATCH_BYTES = 4 * 1024 * 1024
 
 def _metadata(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> Mapping[str, str]:
     pairs = [value.partition("=") for value in values]
-    for key, equals, _ in pairs:
+    for key, equals, text in pairs:
         if not equals:
             raise click.BadParameter(f"{key!r} is not KEY=VALUE")
+        try:
+            (key + text).encode()
+        except UnicodeEncodeError:
+            raise click.BadParameter(f"{key!r} or its value is not UTF-8") from None
     return {key: text for key, _, text in pairs}
 
 
+def _payload(context: click.Context, parameter: click.Parameter, value: str) -> bytes:
+    """The argument as the bytes it was given in; what is no JSON is refused before anybody is asked."""
+    text = os.fsencode(value)
+    if value != STANDARD_INPUT and (reason := why_not_json(text)):
+        raise click.BadParameter(f"{value!r} is not JSON: {reason}.\nHint: {hint(value)}")
+    return text
+
+
+def _key(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not (value and value.isascii() and value.isprintable()):
+        raise click.BadParameter("a key is made of printable ASCII characters")
+    return value
+
+
 @click.command()
-@click.argument("topic")
-@click.argument("payload", metavar="JSON|-")
+@click.argument("topic", callback=topic_names)
+@click.argument("payload", metavar="JSON|-", callback=_payload)
 @click.option(
     "--ttl",
     "ttl_seconds",
@@ -53,9 +71,11 @@ def _metadata(context: click.Context, parameter: click.Parameter, values: Sequen
 @click.option(
     "--idempotency-key",
     "key",
+    callback=_key,
     metavar="KEY",
     help="Publishing again under the same key, within ten minutes, stores nothing twice. The tries of one "
-    "call have a key in any case; give one to make another call safe. With `-`, the input must be the same again.",
+    "call have a key in any case; give one to make another call safe. With `-`, the input must be the same "
+    "again.",
 )
 @click.option(
     "--timeout",
@@ -72,7 +92,7 @@ def _metadata(context: click.Context, parameter: click.Parameter, values: Sequen
 @url_option
 def publish(
     topic: str,
-    payload: str,
+    payload: bytes,
     ttl_seconds: int | None,
     metadata: Mapping[str, str],
     key: str | None,
@@ -94,9 +114,6 @@ def publish(
       pulsar-relay publish temperatures -- -40
       generate-events | pulsar-relay publish events -
     """
-    text = os.fsencode(payload)
-    if payload != STANDARD_INPUT and (reason := why_not_json(text)):
-        raise click.UsageError(f"{payload!r} is not JSON: {reason}.\nHint: {hint(payload)}")
     with asyncio.Runner() as runner:
         http = runner.run(_client(address))
         publisher = Publisher(
@@ -107,10 +124,10 @@ def publish(
             timeout_seconds=timeout_seconds,
             on_retry=interrupted,
         )
-        if payload == STANDARD_INPUT:
+        if payload == STANDARD_INPUT.encode():
             is_done = _publish_lines(runner, publisher, topic, key, quiet=quiet)
         else:
-            is_done = _publish_one(runner, publisher, text, key, quiet=quiet)
+            is_done = _publish_one(runner, publisher, payload, key, quiet=quiet)
         http.close()
     if not is_done:
         raise click.exceptions.Exit(1)

@@ -12,7 +12,7 @@ from contextlib import aclosing
 
 import click
 
-from pulsar_relay.cli.connection import FailedError, interrupted, url_option
+from pulsar_relay.cli.connection import FailedError, interrupted, topic_names, url_option
 from pulsar_relay.client.address import Address
 from pulsar_relay.client.backoff import Backoff
 from pulsar_relay.client.catching_up import CatchingUp
@@ -25,7 +25,7 @@ from pulsar_relay.client.transports import PollTransport, Transport, WebSocketTr
 
 
 @click.command()
-@click.argument("topics", nargs=-1, required=True, metavar="TOPIC...")
+@click.argument("topics", nargs=-1, required=True, callback=topic_names, metavar="TOPIC...")
 @click.option(
     "--since",
     multiple=True,
@@ -86,6 +86,8 @@ def _places(topics: Sequence[str], since: Sequence[str], default: str) -> Mappin
         topic, equals, cursor = word.rpartition("=")
         if equals and topic not in topics:
             raise click.UsageError(f"--since {word}: {topic!r} is not among the topics")
+        if not (cursor.isascii() and cursor.isprintable()) or "," in cursor:
+            raise click.UsageError(f"--since {word!r} cannot be a message id")
         named[topic] = cursor
     return {topic: named.get(topic, named.get("", default)) for topic in dict.fromkeys(topics)}
 

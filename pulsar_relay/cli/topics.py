@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pulsar_relay.cli.connection import FailedError, url_option
+from pulsar_relay.cli.connection import FailedError, topic_names, url_option
 from pulsar_relay.client.address import Address, topic_path
 from pulsar_relay.client.errors import ClientError
 from pulsar_relay.client.frames import one_line
@@ -22,8 +22,14 @@ REQUEST_SECONDS = 30.0
 PAGE_TOPICS = 1000
 
 
+def _name(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None:
+        topic_names(context, parameter, value)
+    return value
+
+
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, callback=_name)
 @click.option("--delete", "is_delete", is_flag=True, help="Delete topic NAME with all its messages.")
 @click.option("--yes", "is_sure", is_flag=True, help="Delete without asking.")
 @url_option

@@ -89,13 +89,12 @@ class HttpClient:
         self._client.close()
 
 
-def failure(address: Address, error: BaseException, timeout_seconds: float | None = None) -> ClientError:
+def failure(address: Address, error: BaseException, timeout_seconds: float = CONNECT_SECONDS) -> ClientError:
     """What an exception of Tornado's says: nobody there, or a connection that broke."""
-    if isinstance(error, HTTPTimeoutError | TimeoutError) and "connect" in str(error).lower():
-        return UnreachableError(address.shown, "no connection in time")
+    if isinstance(error, HTTPTimeoutError) and "during request" in str(error):
+        return LostError(f"{address.shown} did not answer within {timeout_seconds:g} s.", code="no_answer")
     if isinstance(error, HTTPTimeoutError | TimeoutError):
-        within = f" within {timeout_seconds:g} s" if timeout_seconds is not None else " in time"
-        return LostError(f"{address.shown} did not answer{within}.", code="no_answer")
+        return UnreachableError(address.shown, "no connection in time")
     if isinstance(error, StreamClosedError) and error.real_error is not None:
         error = error.real_error
     if isinstance(error, ConnectionResetError | BrokenPipeError | StreamClosedError | HTTPClientError):
@@ -126,7 +125,7 @@ def refusal(address: Address, status: int, headers: Mapping[str, str], body: byt
         told = _ErrorBody()
     is_passing = status in _PASSING_STATUSES
     if told.error:
-        code, message = told.error, " ".join([told.message, *_wrong_fields(told.detail)])
+        code, message = told.error, _wrong_fields(told.detail) or told.message
         is_passing = is_passing if told.retry is None else told.retry
     else:
         code = f"http_{status}"
@@ -136,12 +135,13 @@ def refusal(address: Address, status: int, headers: Mapping[str, str], body: byt
     )
 
 
-def _wrong_fields(detail: msgspec.Raw) -> list[str]:
+def _wrong_fields(detail: msgspec.Raw) -> str:
+    """`topic must be ...; ttl must be ...`, nothing if the error is not about fields."""
     try:
         fields = msgspec.json.decode(detail, type=list[_WrongField])
     except msgspec.DecodeError:
-        return []
-    return [f"[{'.'.join(map(str, field.loc))}: {field.msg}]" for field in fields]
+        return ""
+    return "; ".join(f"{'.'.join(map(str, field.loc[1:]))} {field.msg}".strip() for field in fields)
 
 
 def _seconds(text: str) -> float:
