@@ -34,6 +34,12 @@ def _topic() -> fields.String:
     return fields.String(required=True, metadata=about("The topic's name.", "jobs"))
 
 
+def _type(name: str) -> fields.String:
+    return fields.String(
+        required=True, validate=validate.Equal(name), metadata=about("The kind of frame.", name)
+    )
+
+
 # ------------------------------------------------------------------------------------------------ publishing
 
 
@@ -48,7 +54,11 @@ class BulkResult(Answer):
     topic = fields.String(
         required=True, allow_none=True, metadata=about("Null if what was sent is no topic's name.", "jobs")
     )
-    status = fields.String(required=True, validate=validate.OneOf(["accepted", "rejected"]))
+    status = fields.String(
+        required=True,
+        validate=validate.OneOf(["accepted", "rejected"]),
+        metadata=about("`accepted`: the message is stored.", "accepted"),
+    )
     error = fields.String(
         required=True, allow_none=True, metadata=about("Why it was rejected, for a person; else null.")
     )
@@ -74,7 +84,7 @@ class BulkAnswer(Answer):
 class MessageItem(Answer):
     """One message, the same on every transport."""
 
-    type = fields.String(required=True, validate=validate.Equal("message"))
+    type = _type("message")
     message_id = _message_id("The message's id, which is also a cursor.")
     topic = _topic()
     payload = fields.Raw(
@@ -83,7 +93,13 @@ class MessageItem(Answer):
         metadata=about("The JSON value, as it was published.", {"job_id": 7, "status": "running"}),
     )
     timestamp = _time()
-    metadata = fields.Dict(keys=fields.String(), values=fields.String(), required=True, allow_none=True)
+    metadata = fields.Dict(
+        keys=fields.String(),
+        values=fields.String(),
+        required=True,
+        allow_none=True,
+        metadata=about("As published; null if there was none.", {"source": "galaxy"}),
+    )
 
 
 class NoticeItem(Answer):
@@ -140,10 +156,16 @@ class PollStatsAnswer(Answer):
 
 
 class HistoryAnswer(Answer):
-    messages = fields.List(fields.Nested(MessageItem), required=True)
+    messages = fields.List(
+        fields.Nested(MessageItem), required=True, metadata=about("In the order asked for.")
+    )
     total = _count("Messages in this answer.", 1)
     limit = _count("The limit that counted.", HISTORY_DEFAULT_LIMIT)
-    order = fields.String(required=True, validate=validate.OneOf(["asc", "desc"]))
+    order = fields.String(
+        required=True,
+        validate=validate.OneOf(["asc", "desc"]),
+        metadata=about("The order that counted.", "desc"),
+    )
     cursor = fields.String(required=True, allow_none=True, metadata=about("As it was asked for."))
     next_cursor = _message_id("The last message's id; null if there is none.", allow_none=True)
     has_more = fields.Boolean(required=True, metadata=about("Whether there is more, in that order.", False))
@@ -188,7 +210,7 @@ class ReadyCheck(Answer):
         unknown = INCLUDE
         register = False
 
-    ok = fields.Boolean(required=True)
+    ok = fields.Boolean(required=True, metadata=about("Whether this part works.", True))
 
 
 class ReadyAnswer(Answer):
@@ -242,12 +264,6 @@ class ReplyFrame(Answer):
     """The answer to a client's frame, with its `ref` if it had one."""
 
     ref = fields.Raw(metadata=about("As it was in the frame that this answers.", 1))
-
-
-def _type(name: str) -> fields.String:
-    return fields.String(
-        required=True, validate=validate.Equal(name), metadata=about("The kind of frame.", name)
-    )
 
 
 class SubscribedFrame(ReplyFrame):

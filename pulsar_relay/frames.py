@@ -102,7 +102,7 @@ def _type(name: str, *, required: bool = True) -> fields.String:
     return fields.String(
         required=required,
         validate=validate.Equal(name),
-        metadata=about("The kind of frame.", name, enum=[name]),
+        metadata=about("What this is.", name, enum=[name]),
     )
 
 
@@ -140,7 +140,8 @@ def subscribe_schema(settings: SubscriberSettings) -> type[Request]:
             load_default=dict,
             allow_none=True,
             metadata=about(
-                "The epochs that came with the cursors: tells for certain whether they still hold."
+                "The epochs that came with the cursors: tells for certain whether they still hold.",
+                {"jobs": "9f86d081884c7d65"},
             ),
         )
         client_id = Text(

@@ -33,8 +33,10 @@ PLAIN_POLL_MAX_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class PollRequest:
-    """`since` is topic to cursor text, None for a poll without cursors. Once it holds anything, also for
-    another topic, a requested topic that it lacks, or has as "", is to be read from the oldest message kept.
+    """`since` is topic to cursor text, never empty, None for a poll without cursors.
+
+    It may name topics that are not asked for; that it names any at all shows a client that keeps cursors, so
+    a topic it does not name must not begin with the next message.
     """
 
     topics: Sequence[str]

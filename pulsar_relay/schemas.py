@@ -156,8 +156,8 @@ def poll_schema(settings: PollSettings) -> type[Request]:
             allow_none=True,
             load_default=None,
             metadata=about(
-                f"{_SINCE} {_NO_SINCE} A topic that it does not name while it names another is read from the"
-                " oldest message.",
+                f"{_SINCE} {_NO_SINCE} A topic without a cursor, while others have one, begins where the"
+                " oldest of these was given out.",
                 {"jobs": EXAMPLE_ID},
             ),
         )
