@@ -20,7 +20,7 @@ ALLOWED = {
         "pulsar_relay/schemas.py",
         "pulsar_relay/answers.py",
         "pulsar_relay/fields.py",
-        "pulsar_relay/requests.py",
+        "pulsar_relay/loading.py",
         "pulsar_relay/frames.py",
         "pulsar_relay/apidoc.py",
     ),
