@@ -425,12 +425,12 @@ def test_wakeup_after_takes_seconds_or_a_timedelta(run: RunOn) -> None:
     async def main() -> None:
         with actor_system() as (system, _):
             recorder = system.createActor(PlainRecorder)
-            recorder.instance.wakeupAfter(timedelta(milliseconds=2), "second")
-            recorder.instance.wakeupAfter(0.001, "first")
+            recorder.instance.wakeupAfter(timedelta(milliseconds=1), "timedelta")
+            recorder.instance.wakeupAfter(0.001, "seconds")
             await until(lambda: len(recorder.instance.seen) == 2)
-            assert recorder.instance.seen == [
-                WakeupMessage(0.001, "first"),
-                WakeupMessage(timedelta(milliseconds=2), "second"),
+            assert sorted(recorder.instance.seen, key=lambda wakeup: wakeup.payload) == [
+                WakeupMessage(0.001, "seconds"),
+                WakeupMessage(timedelta(milliseconds=1), "timedelta"),
             ]
             assert recorder.instance.senders == [recorder] * 2
 
