@@ -31,7 +31,22 @@ from pulsar_relay.relay import Relay
 
 T = TypeVar("T")
 
-LATENCY_BOUNDS_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+LATENCY_BOUNDS_SECONDS = (
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+)
 
 
 class Latency:
@@ -81,7 +96,9 @@ class WorkerMetrics:
         for name, documentation, value in self._counted():
             yield CounterMetricFamily(name, documentation, value=value)
         lagging = "Subscribers that read from their cursor because their connection is slow."
-        yield GaugeMetricFamily("relay_lagging_subscribers", lagging, value=self._counters.lagging_subscribers)
+        yield GaugeMetricFamily(
+            "relay_lagging_subscribers", lagging, value=self._counters.lagging_subscribers
+        )
         yield _labelled(
             GaugeMetricFamily("relay_connections", "Open subscribers by transport.", labels=["transport"]),
             {"websocket": 0, "sse": 0, "poll": 0, **self._connections},
@@ -98,25 +115,50 @@ class WorkerMetrics:
             "relay_publish_latency_seconds", "From a publish being understood to its append being confirmed."
         )
         yield self.delivery_latency.family(
-            "relay_delivery_latency_seconds", "From the time in a message's id to its batch being encoded to be written."
+            "relay_delivery_latency_seconds",
+            "From the time in a message's id to its batch being encoded to be written.",
         )
         yield self.valkey_latency.family("relay_valkey_latency_seconds", "Duration of operations on Valkey.")
 
     def _counted(self) -> Iterator[tuple[str, str, int]]:
         counters = self._counters
         yield "relay_messages_received", "Messages published and appended.", counters.messages_published
-        yield "relay_messages_delivered", "Messages handed to subscribers' connections.", counters.messages_delivered
-        yield "relay_publishes_replayed", "Publishes answered from an earlier attempt.", counters.replayed_publishes
+        yield (
+            "relay_messages_delivered",
+            "Messages handed to subscribers' connections.",
+            counters.messages_delivered,
+        )
+        yield (
+            "relay_publishes_replayed",
+            "Publishes answered from an earlier attempt.",
+            counters.replayed_publishes,
+        )
         yield "relay_publishes_refused", "Publishes that were not appended.", counters.refused_publishes
-        yield "relay_appends", "Batches appended: messages received by this is the group commit's size.", counters.append_batches
+        yield (
+            "relay_appends",
+            "Batches appended: messages received by this is the group commit's size.",
+            counters.append_batches,
+        )
         yield "relay_hot_buffer_hits", "Fetches served from memory.", counters.hot_hits
         yield "relay_hot_buffer_misses", "Fetches that had to read the stream.", counters.hot_misses
         yield "relay_gaps", "Gaps announced to subscribers.", counters.gaps
         yield "relay_resets", "Resets announced to subscribers.", counters.resets
-        yield "relay_order_inversions", "Deliveries at or below a cursor; anything but 0 is a bug.", counters.order_inversions
-        yield "relay_subscribers_demoted", "Times a slow subscriber was sent to read from its cursor.", counters.demotions
+        yield (
+            "relay_order_inversions",
+            "Deliveries at or below a cursor; anything but 0 is a bug.",
+            counters.order_inversions,
+        )
+        yield (
+            "relay_subscribers_demoted",
+            "Times a slow subscriber was sent to read from its cursor.",
+            counters.demotions,
+        )
         yield "relay_messages_trimmed", "Messages removed by retention.", counters.trimmed_messages
-        yield "relay_topics_failed", "Topic actors that failed and were rebuilt; anything but 0 is a bug.", counters.topics_failed
+        yield (
+            "relay_topics_failed",
+            "Topic actors that failed and were rebuilt; anything but 0 is a bug.",
+            counters.topics_failed,
+        )
 
 
 def _labelled(family: Any, values: Mapping[str, float]) -> Metric:

@@ -1,14 +1,17 @@
 """The composition root: builds a worker from the settings, starts and stops it in a written order.
 
-Start: embedded Valkey (if none is configured) -> store and feed -> actors -> probe -> ports. So whoever can connect can publish.
+Start: embedded Valkey (if none is configured) -> store and feed -> actors -> probe -> ports. So whoever can
+connect can publish.
 
-Stop: not ready -> no new connections -> waiting polls answered, WebSockets closed 1012, streams ended -> appends finish -> actors ->
-feed and store -> embedded Valkey. All within `server.shutdown_deadline`; what is acknowledged is in the stream long before.
+Stop: not ready -> no new connections -> waiting polls answered, WebSockets closed 1012, streams ended ->
+publishes under way answered -> actors -> feed and store -> embedded Valkey. All within
+`server.shutdown_deadline`; what is acknowledged is in the stream long before.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import resource
 import secrets
@@ -25,8 +28,8 @@ from valkey.asyncio import Valkey
 from actors.protocol import StoreError, TopicLimits
 from actors.stream import HotLimits
 from pulsar_relay import apidoc, wire
-from pulsar_relay.metrics import MeteredStore, WorkerMetrics
 from pulsar_relay.frames import FrameReader
+from pulsar_relay.metrics import MeteredStore, WorkerMetrics
 from pulsar_relay.relay import Relay
 from pulsar_relay.requests import RequestReader
 from pulsar_relay.settings import Settings
@@ -48,7 +51,6 @@ logger = logging.getLogger(__name__)
 RESERVED_FILES = 256
 """Descriptors kept for Valkey, logs, the embedded server and accepting: at the limit an accept loop spins."""
 STORE_RETRY_SECONDS = 0.5
-DRAIN_CHECK_SECONDS = 0.02
 
 
 def wall_clock() -> int:
@@ -153,7 +155,7 @@ class Worker:
         )
 
     def _timed(self, encode: Any) -> Any:
-        """`encode`, which runs once a batch, also observes how old the batch is as it is about to be written."""
+        """`encode`, which runs once a batch, also observes how old the batch is by then."""
         observe = self.metrics.delivery_latency.observe
 
         def encode_and_observe(messages: Sequence[Any]) -> bytes:
@@ -171,14 +173,14 @@ class Worker:
 
     async def stop(self) -> None:
         """See the module's text. Returns within the deadline; may be called once."""
-        deadline = time.monotonic() + self._settings.server.shutdown_deadline_seconds
         self.relay.is_accepting = False
         for server in self._servers:
             server.stop()
         for connection in self.connections:
             connection.go_away()
-        while len(self.connections) and time.monotonic() < deadline:
-            await asyncio.sleep(DRAIN_CHECK_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.server.shutdown_deadline_seconds):
+                await self.connections.drained()
         for server in self._servers:
             await server.close_all_connections()
         self.relay.stop()
@@ -259,7 +261,9 @@ def embedded_valkey(settings: Settings) -> EmbeddedValkey | None:
 
 def _log_ready(settings: Settings, ports: Ports) -> None:
     if settings.server.beyond_loopback:
-        logger.warning("relay: open beyond loopback without accounts: whoever reaches it reads and writes all topics")
+        logger.warning(
+            "relay: open beyond loopback without accounts: whoever reaches it reads and writes all topics"
+        )
     logger.info("relay: listening on http://%s:%d", settings.server.host, ports.api)
     if ports.metrics is not None:
         logger.info("relay: metrics on http://%s:%d/metrics", settings.server.metrics_host, ports.metrics)

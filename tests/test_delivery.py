@@ -29,14 +29,16 @@ def _order(message_id: str) -> tuple[int, int]:
 
 
 def _publish_all(url: str, topic: str) -> dict[str, dict[str, int]]:
-    """Eight producers at the same time, each its own connection; returns the payload under each acknowledged id."""
+    """Eight producers at the same time, a connection each; the payload under each acknowledged id."""
 
     def produce(producer: int) -> dict[str, dict[str, int]]:
         acknowledged = {}
         with requests.Session() as session:
             for number in range(MESSAGES):
                 payload = {"producer": producer, "number": number}
-                answer = session.post(f"{url}/api/v1/messages", json={"topic": topic, "payload": payload}, timeout=WAIT_SECONDS)
+                answer = session.post(
+                    f"{url}/api/v1/messages", json={"topic": topic, "payload": payload}, timeout=WAIT_SECONDS
+                )
                 assert answer.status_code == 201, answer.text
                 acknowledged[answer.json()["message_id"]] = payload
         return acknowledged
@@ -100,7 +102,10 @@ def _by_poll_with_cookie(relay: RunningWorker, topic: str, is_ready: threading.E
     received: Received = []
     with requests.Session() as session:
         body = {"topics": [topic], "timeout": 1}
-        assert session.post(f"{relay.url}/messages/poll", json=body, timeout=WAIT_SECONDS).json()["messages"] == []
+        assert (
+            session.post(f"{relay.url}/messages/poll", json=body, timeout=WAIT_SECONDS).json()["messages"]
+            == []
+        )
         is_ready.set()
         while len(received) < TOTAL:
             body["timeout"] = 30
@@ -158,7 +163,9 @@ def _run(awaitable: Awaitable[Any]) -> Any:
     return asyncio.run(bounded())
 
 
-def test_a_subscriber_that_reconnects_with_its_cursor_misses_nothing(relay: RunningWorker, topic: str) -> None:
+def test_a_subscriber_that_reconnects_with_its_cursor_misses_nothing(
+    relay: RunningWorker, topic: str
+) -> None:
     async def scenario() -> list[str]:
         received: list[str] = []
         cursor = "0-0"

@@ -31,18 +31,20 @@ def _routes(relay: RunningWorker) -> set[tuple[str, str]]:
 
 def test_the_api_document_names_every_route_and_no_other(relay: RunningWorker) -> None:
     document = requests.get(f"{relay.url}/openapi.json", timeout=WAIT_SECONDS).json()
-    documented = {
-        (method.upper(), path) for path, methods in document["paths"].items() for method in methods
-    }
+    documented = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
     assert documented == _routes(relay)
 
 
 def test_the_operations_are_the_document(relay: RunningWorker) -> None:
-    listed = {(method, operation.path) for operation in operations(Settings()) for method in operation.methods}
+    listed = {
+        (method, operation.path) for operation in operations(Settings()) for method in operation.methods
+    }
     assert listed == _routes(relay)
 
 
-@pytest.mark.parametrize("path", ["/", "/api", "/api/v1/topics/a/b", "/api/v1/topics/a%2Fb", "/messages", "/%00"])
+@pytest.mark.parametrize(
+    "path", ["/", "/api", "/api/v1/topics/a/b", "/api/v1/topics/a%2Fb", "/messages", "/%00"]
+)
 def test_an_unknown_path_is_404_in_the_usual_shape(relay: RunningWorker, path: str) -> None:
     answer = requests.get(relay.url + path, timeout=WAIT_SECONDS)
     assert answer.status_code == 404

@@ -127,7 +127,9 @@ class BodyGuard(httputil.HTTPMessageDelegate):
         self._is_refused = True
         status, headers, body = render(RelayError("body_too_large"))
         line = httputil.ResponseStartLine("", status, httputil.responses.get(status, "Unknown"))
-        response_headers = httputil.HTTPHeaders({**headers, "Content-Length": str(len(body)), "Connection": "close"})
+        response_headers = httputil.HTTPHeaders(
+            {**headers, "Content-Length": str(len(body)), "Connection": "close"}
+        )
         self._connection.write_headers(line, response_headers, body)
 
     def _finish(self) -> None:

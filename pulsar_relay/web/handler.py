@@ -12,6 +12,7 @@ from tornado.web import HTTPError, MissingArgumentError, RequestHandler
 from pulsar_relay.errors import RelayError, render
 from pulsar_relay.relay import Relay
 from pulsar_relay.settings import Settings
+from pulsar_relay.web.connections import OpenConnections
 
 logger = logging.getLogger(__name__)
 
@@ -22,9 +23,16 @@ _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 class ApiHandler(RequestHandler):
     """Handlers raise `RelayError`; anything else they raise is a bug, answered 500 without a word of what it was, and logged."""
 
-    def initialize(self, relay: Relay, settings: Settings) -> None:
+    def initialize(self, relay: Relay, settings: Settings, connections: OpenConnections) -> None:
         self.relay = relay
         self.limits = settings
+        self.connections = connections
+
+    def prepare(self) -> None:
+        self.connections.begin(self)
+
+    def on_finish(self) -> None:
+        self.connections.end(self)
 
     def set_default_headers(self) -> None:
         self.clear_header("Server")

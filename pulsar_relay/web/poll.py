@@ -14,7 +14,6 @@ from pulsar_relay import wire
 from pulsar_relay.errors import RelayError
 from pulsar_relay.cursors import place
 from pulsar_relay.requests import PollRequest, RequestReader
-from pulsar_relay.web.connections import OpenConnections
 from pulsar_relay.web.cursor_cookie import CursorCookie
 from pulsar_relay.web.handler import ApiHandler
 
@@ -69,7 +68,9 @@ class PollSink:
 
     # A poll subscribes once and is answered at its end: there is nothing to confirm.
 
-    def subscribed(self, cursors: Mapping[str, MessageId], epochs: Mapping[str, str], ref: object) -> None: ...
+    def subscribed(
+        self, cursors: Mapping[str, MessageId], epochs: Mapping[str, str], ref: object
+    ) -> None: ...
 
     def unsubscribed(self, topics: Sequence[str], ref: object) -> None: ...
 
@@ -84,14 +85,12 @@ class PollHandler(ApiHandler):
         reader: RequestReader,
         waiters: Waiters,
         cursor_cookie: CursorCookie,
-        connections: OpenConnections,
         **kwargs: Any,
     ) -> None:
         super().initialize(**kwargs)
         self.reader = reader
         self.waiters = waiters
         self.cursor_cookie = cursor_cookie
-        self.connections = connections
         self.subscriber: Any = None
         self.sink: PollSink | None = None
 

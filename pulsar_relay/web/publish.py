@@ -139,5 +139,7 @@ def _bulk_json(
 
 
 def _in_words(error: RelayError) -> str:
-    fields = "; ".join(f"{'.'.join(map(str, wrong.loc[3:]))} {wrong.message}".strip() for wrong in error.errors)
+    fields = "; ".join(
+        f"{'.'.join(map(str, wrong.loc[3:]))} {wrong.message}".strip() for wrong in error.errors
+    )
     return fields or error.message

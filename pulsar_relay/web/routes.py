@@ -51,12 +51,17 @@ class FrontParts:
 
 def api_application(parts: FrontParts) -> Application:
     """The API's addresses."""
-    base = {"relay": parts.relay, "settings": parts.settings}
+    base = {"relay": parts.relay, "settings": parts.settings, "connections": parts.connections}
     read = {**base, "reader": parts.reader}
     publish = {**read, "publisher": parts.publisher}
-    poll = {**read, "waiters": parts.waiters, "cursor_cookie": parts.cookies, "connections": parts.connections}
-    sockets = {**base, "publisher": parts.publisher, "connections": parts.connections}
-    streams = {**read, "connections": parts.connections, "encode": parts.sse_events}
+    poll = {
+        **read,
+        "waiters": parts.waiters,
+        "cursor_cookie": parts.cookies,
+        "connections": parts.connections,
+    }
+    sockets = {**base, "publisher": parts.publisher}
+    streams = {**read, "encode": parts.sse_events}
     topic = r"/api/v1/topics/([^/]+)"
     return _application(
         [
@@ -83,7 +88,7 @@ def api_application(parts: FrontParts) -> Application:
 
 def metrics_application(parts: FrontParts) -> Application:
     """What the metrics port serves."""
-    base = {"relay": parts.relay, "settings": parts.settings}
+    base = {"relay": parts.relay, "settings": parts.settings, "connections": parts.connections}
     return _application([(r"/metrics", MetricsHandler, {**base, "registry": parts.registry})], parts)
 
 
@@ -92,7 +97,11 @@ def _application(routes: list[Any], parts: FrontParts) -> Application:
     return Application(
         routes,
         default_handler_class=NotFoundHandler,
-        default_handler_args={"relay": parts.relay, "settings": parts.settings},
+        default_handler_args={
+            "relay": parts.relay,
+            "settings": parts.settings,
+            "connections": parts.connections,
+        },
         log_function=lambda handler: None,
         websocket_ping_interval=subscriber.ping_interval_seconds,
         websocket_ping_timeout=subscriber.ping_timeout_seconds,

@@ -17,7 +17,6 @@ from pulsar_relay.errors import RelayError
 from pulsar_relay.cursors import encode_positions, place
 from pulsar_relay.relay import Subscriber
 from pulsar_relay.requests import RequestReader, StreamRequest
-from pulsar_relay.web.connections import OpenConnections
 from pulsar_relay.web.handler import ApiHandler
 from pulsar_relay.web.outbox import Outbox
 
@@ -75,7 +74,11 @@ class EventSink:
 
     def subscribed(self, cursors: Mapping[str, MessageId], epochs: Mapping[str, str], ref: object) -> None:
         self._positions.update(cursors)
-        value = {"type": "subscribed", "cursors": {topic: str(cursor) for topic, cursor in cursors.items()}, "epochs": epochs}
+        value = {
+            "type": "subscribed",
+            "cursors": {topic: str(cursor) for topic, cursor in cursors.items()},
+            "epochs": epochs,
+        }
         self.send("subscribed", wire.json_text(value))
 
     def refuse(self, code: str, detail: str, ref: object) -> None:
@@ -104,13 +107,11 @@ class StreamHandler(ApiHandler):
     def initialize(
         self,
         reader: RequestReader,
-        connections: OpenConnections,
         encode: Callable[[Sequence[Any]], bytes],
         **kwargs: Any,
     ) -> None:
         super().initialize(**kwargs)
         self.reader = reader
-        self.connections = connections
         self.encode = encode
 
     async def get(self) -> None:
@@ -126,7 +127,9 @@ class StreamHandler(ApiHandler):
         await self.flush()
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._open(request, connection)
-        keepalive = PeriodicCallback(self._keep_alive, self.limits.subscriber.keepalive_interval_seconds * 1000)
+        keepalive = PeriodicCallback(
+            self._keep_alive, self.limits.subscriber.keepalive_interval_seconds * 1000
+        )
         keepalive.start()
         try:
             await self._closed
