@@ -247,6 +247,9 @@ class Population:
         if isinstance(sender, Ask):
             # After on_failure: if that has answered, in better words than ours, the first answer counts.
             self.post((sender, Refusal(error), cell))
+        elif isinstance(sender, Listener):
+            # Whoever asks from a thread waits for a message, and knows this one from Thespian.
+            self.post((sender, PoisonMessage(message, "".join(traceback.format_exception(error))), cell))
         _clear_frames(error)
         self.end(cell, recursive=True)
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 import pytest
-from thespian.actors import ActorExitRequest, ChildActorExited, InvalidActorAddress
+from thespian.actors import ActorExitRequest, ChildActorExited, InvalidActorAddress, PoisonMessage
 
 from actors.runtime import LoopActor, Performed, PerformFailed
 from tests.actor_systems import Caller, Echo, Recorder, RunOn, actor_system, on_each_loop, until
@@ -193,6 +193,15 @@ def test_a_failure_on_the_exit_request_ends_the_actor_all_the_same(run: RunOn) -
             assert len(actor.failures) == 1
 
     run(main)
+
+
+def test_a_thread_that_asks_an_actor_that_fails_gets_its_message_back_as_poison() -> None:
+    with actor_system() as (system, base):
+        poison = system.ask(system.createActor(Fragile), "fail", 3600)
+        assert isinstance(poison, PoisonMessage)
+        assert poison.poisonMessage == "fail"
+        assert "ValueError: as told" in poison.details
+        assert base.actors_alive == 0
 
 
 # Sending and forwarding
