@@ -141,6 +141,8 @@ def value(text: bytes) -> Any:
 _ABSENT = msgspec.Raw()
 _RAW = msgspec.json.Decoder(msgspec.Raw)
 _ANY = msgspec.json.Decoder()
+# Where msgspec's words would lead a person astray.
+_REASONS = {"Input data was truncated": "ends in the middle of a value, or holds half of a surrogate pair"}
 
 
 def _decode(decoder: msgspec.json.Decoder[Any], text: bytes) -> Any:
@@ -152,7 +154,7 @@ def _decode(decoder: msgspec.json.Decoder[Any], text: bytes) -> Any:
     except msgspec.ValidationError as error:
         raise NotThisError(str(error)) from None
     except msgspec.DecodeError as error:
-        raise JsonError("invalid_json", str(error)) from None
+        raise JsonError("invalid_json", _REASONS.get(str(error), str(error))) from None
 
 
 # -------------------------------------------------------------------------------------------- finite numbers
