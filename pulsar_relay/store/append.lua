@@ -103,73 +103,72 @@ if #last_n > 13 then
     ms, n = later(now, after(last_ms)), 0
 end
 
-local prev = last
-local first_n = nil
-local announced, announced_bytes, inline_limit = {}, 0, tonumber(ARGV[6])
+local prev, prefix, first_n = last, ms .. '-', nil
+-- What is announced inline, as long as it is small: the shape of each draft, and the texts.
+local shapes, texts, announced_bytes, inline_limit = {}, {}, 0, tonumber(ARGV[6])
+local call = redis.call
 
-local function entry_of(id, payload, metadata, expiry)
-    local entry = {'XADD', stream, id, 'payload', payload, 'prev', last}
-    if metadata ~= '' then
-        entry[#entry + 1] = 'metadata'
-        entry[#entry + 1] = metadata
+local function xadd(do_call, id, payload, metadata, expiry)
+    if metadata == '' and expiry == '' then
+        return do_call('XADD', stream, id, 'payload', payload, 'prev', last)
+    elseif expiry == '' then
+        return do_call('XADD', stream, id, 'payload', payload, 'prev', last, 'metadata', metadata)
+    elseif metadata == '' then
+        return do_call('XADD', stream, id, 'payload', payload, 'prev', last, 'expires_at', expiry)
     end
-    if expiry ~= '' then
-        entry[#entry + 1] = 'expires_at'
-        entry[#entry + 1] = expiry
-    end
-    return entry
+    return do_call('XADD', stream, id, 'payload', payload, 'prev', last, 'metadata', metadata, 'expires_at', expiry)
 end
 
 -- The first entry alone can be refused: when the stream remembers a higher id that it does not hold any more.
 local function add_first(payload, metadata, expiry)
-    local added = redis.pcall(unpack(entry_of(ms .. '-' .. n, payload, metadata, expiry)))
-    if type(added) ~= 'table' or not added.err then
-        return
-    end
-    local info = redis.call('XINFO', 'STREAM', stream)
-    for i = 1, #info, 2 do
-        if info[i] == 'last-generated-id' then
-            ms = later(ms, after(parts(info[i + 1])))
+    local added = xadd(redis.pcall, prefix .. n, payload, metadata, expiry)
+    if type(added) == 'table' and added.err then
+        local info = call('XINFO', 'STREAM', stream)
+        for i = 1, #info, 2 do
+            if info[i] == 'last-generated-id' then
+                ms = later(ms, after(parts(info[i + 1])))
+            end
         end
+        prefix = ms .. '-'
+        xadd(call, prefix .. n, payload, metadata, expiry)
     end
-    redis.call(unpack(entry_of(ms .. '-' .. n, payload, metadata, expiry)))
+    first_n = n
 end
 
 local function add(payload, metadata, expiry)
     n = n + 1
+    local id = prefix .. n
     if not first_n then
         add_first(payload, metadata, expiry)
-        first_n = n
+        id = prefix .. n
     elseif metadata == '' and expiry == '' then
-        redis.call('XADD', stream, ms .. '-' .. n, 'payload', payload, 'prev', last)
+        call('XADD', stream, id, 'payload', payload, 'prev', last)
     else
-        redis.call(unpack(entry_of(ms .. '-' .. n, payload, metadata, expiry)))
+        xadd(call, id, payload, metadata, expiry)
     end
-    last = ms .. '-' .. n
+    last = id
     local bytes = #payload + #metadata
     if largest and bytes > largest then
         largest = bytes
     end
-    if announced then
-        announced_bytes = announced_bytes + bytes
-        if announced_bytes > inline_limit then
-            announced = nil
+    announced_bytes = announced_bytes + bytes
+    if announced_bytes <= inline_limit then
+        local place = #shapes + 1
+        if bytes == #payload and expiry == '' then
+            shapes[place], texts[place] = #payload, payload
         else
-            announced[#announced + 1] = {payload, metadata, expiry}
+            shapes[place] = #payload .. '.' .. #metadata .. '.' .. expiry
+            texts[place] = payload .. metadata
         end
     end
 end
 
 local function announcement()
-    local head, body = {ARGV[5], prev, last, epoch}, {}
-    if announced then
-        for _, draft in ipairs(announced) do
-            head[#head + 1] = #draft[1] .. '.' .. #draft[2] .. '.' .. draft[3]
-            body[#body + 1] = draft[1]
-            body[#body + 1] = draft[2]
-        end
+    local news = ARGV[5] .. ' ' .. prev .. ' ' .. last .. ' ' .. epoch
+    if announced_bytes > inline_limit then
+        return news .. '\n'
     end
-    return table.concat(head, ' ') .. '\n' .. table.concat(body)
+    return news .. ' ' .. table.concat(shapes, ' ') .. '\n' .. table.concat(texts)
 end
 
 local outcomes, are_all_new = {}, true

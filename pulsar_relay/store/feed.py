@@ -238,9 +238,9 @@ class Feed:
 
 
 def _fed(topic: str, data: bytes) -> Fed:
-    """The announcement of append.lua: `<worker> <prev> <last> <epoch>`, then, if it carries the drafts, for each the
-    lengths of its payload and metadata and its expiry, then a line feed and their texts. ValueError or IndexError
-    if it is something else.
+    """The announcement of append.lua: `<worker> <prev> <last> <epoch>`, then, if it carries the drafts, for each
+    `<bytes of payload>` or `<bytes of payload>.<bytes of metadata>.<expiry>`, then a line feed and their texts.
+    ValueError or IndexError if it is something else.
     """
     end = data.index(b"\n")
     words = data[:end].decode("ascii").split(" ")
@@ -250,20 +250,12 @@ def _fed(topic: str, data: bytes) -> Fed:
     at = end + 1
     messages, before, this = [], prev, MessageId(newest - len(shapes) + 1)
     for shape in shapes:
-        payload_bytes, metadata_bytes, expiry = shape.split(".")
+        payload_bytes, metadata_bytes, expiry = shape.split(".") if "." in shape else (shape, 0, "")
         middle = at + int(payload_bytes)
         after = middle + int(metadata_bytes)
-        messages.append(
-            Message(
-                topic,
-                this,
-                str(this),
-                before,
-                data[at:middle],
-                data[middle:after] or None,
-                int(expiry) if expiry else None,
-            )
-        )
+        metadata = data[middle:after] or None
+        expires_at_ms = int(expiry) if expiry else None
+        messages.append(Message(topic, this, str(this), before, data[at:middle], metadata, expires_at_ms))
         at, before, this = after, this, MessageId(this + 1)
     if at != len(data):
         raise ValueError("lengths do not add up")

@@ -188,6 +188,13 @@ class Lines:
         answer.add_done_callback(lambda _: self._release(line))
         return await answer
 
+    async def call_all(self, *commands: tuple[Word, ...]) -> list[Any]:
+        """Several commands, sent in one write with nothing in between; raises the first error among the answers."""
+        line = await self._free_line()
+        answers = asyncio.gather(*[line.call(*words) for words in commands])
+        answers.add_done_callback(lambda _: self._release(line))
+        return await answers
+
     async def aclose(self) -> None:
         for turn in self._turns:
             if not turn.done():

@@ -5,7 +5,8 @@
 -- ARGV  1 cursor, exclusive ('' for the end where the direction begins)   2 most entries   3 most bytes
 --       4 'asc' or 'desc'
 -- Reply {epoch or '', last id ever given or '', id of the oldest entry or '', its predecessor or '',
---        1 if the cursor is an entry else 0, 1 if there is more else 0, entries}; at least one entry if there is any
+--        1 if the cursor is an entry else 0, largest entry in bytes or '' if unknown,
+--        1 if there is more else 0, entries}; at least one entry if there is any
 --
 -- XRANGE cannot be bounded by bytes. What it could bring at most is known where we wrote all entries ourselves: the
 -- largest one is kept in the meta hash. Elsewhere entries are fetched one by one.
@@ -72,5 +73,5 @@ local oldest = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
 local knows = cursor ~= '' and redis.call('XRANGE', stream, cursor, cursor)[1]
 return {
     meta[1] or '', last, oldest and oldest[1] or '', oldest and field(oldest, 'prev') or '', knows and 1 or 0,
-    has_more and 1 or 0, entries,
+    largest and meta[3] or '', has_more and 1 or 0, entries,
 }

@@ -9,7 +9,6 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from actors.protocol import Appended, Description, HistoryPage, Position, Publish, StreamPage
 from actors.stream import BEGINNING, NEVER_MS, Batch, MessageId
@@ -17,9 +16,10 @@ from pulsar_relay.settings import StorageSettings
 from pulsar_relay.store import schema
 from pulsar_relay.store.appends import Appends
 from pulsar_relay.store.client import Client, Script
-from pulsar_relay.store.entries import id_or_none, message_id, messages_from, predecessor
+from pulsar_relay.store.entries import id_or_none, message_id, messages_from
 from pulsar_relay.store.feed import Feed
 from pulsar_relay.store.link import Word
+from pulsar_relay.store.pages import Pages
 
 DELETED_META_SECONDS = 7 * 24 * 3600
 """How long a deleted topic's last id is remembered. Ids start with the clock, so this guards against one set back."""
@@ -46,7 +46,7 @@ class ValkeyStore:
             idempotency_window_seconds=settings.idempotency_window_seconds,
             publish_deadline_seconds=settings.publish_deadline_seconds,
         )
-        self._read = Script("read")
+        self._pages = Pages(client)
         self._positions = Script("positions")
         self._describe = Script("describe")
         self._trim = Script("trim")
@@ -59,25 +59,18 @@ class ValkeyStore:
         return await self._appends.append(topic, publishes, floor)
 
     async def read(self, topic: str, after: MessageId, max_messages: int, max_bytes: int) -> StreamPage:
-        reply = await self._page(topic, str(after), max_messages, max_bytes, "asc")
-        epoch, last, oldest, oldest_prev, knows_cursor, has_more, entries = reply
-        oldest_id = message_id(oldest) if oldest else None
-        first_prev = None
-        if entries:
-            first_prev = predecessor(entries[0])
-            if first_prev is None:
-                # Written by another server. It follows the cursor if that is an entry; else who knows.
-                first_prev = after if knows_cursor else BEGINNING
+        page = await self._pages.after(topic, after, max_messages, max_bytes)
+        entries = page.entries
         return StreamPage(
-            Position(epoch.decode("ascii"), message_id(last)),
+            Position(page.epoch, page.last),
             Batch(
                 topic, messages_from(topic, entries, after), message_id(entries[-1][0]) if entries else after
             ),
-            bool(has_more),
+            page.has_more,
             message_id(entries[0][0]) if entries else None,
-            first_prev,
-            bool(knows_cursor),
-            _predecessor_of_oldest(oldest_id, oldest_prev),
+            page.first_prev(after),
+            page.knows_cursor,
+            page.oldest_prev,
         )
 
     async def follow(self, topic: str) -> Position:
@@ -139,13 +132,15 @@ class ValkeyStore:
     async def history(
         self, topic: str, cursor: MessageId | None, max_messages: int, max_bytes: int, *, descends: bool
     ) -> HistoryPage:
-        text = "" if cursor is None else str(cursor)
-        reply = await self._page(topic, text, max_messages, max_bytes, "desc" if descends else "asc")
-        entries = reply[6]
-        messages = messages_from(topic, reversed(entries) if descends else entries, BEGINNING)
+        if descends:
+            page = await self._pages.before(topic, cursor, max_messages, max_bytes)
+            messages = messages_from(topic, reversed(page.entries), BEGINNING)[::-1]
+        else:
+            page = await self._pages.after(topic, cursor or BEGINNING, max_messages, max_bytes)
+            messages = messages_from(topic, page.entries, BEGINNING)
         now_ms = time.time_ns() // 1_000_000
         alive = [message for message in messages if (message.expires_at_ms or NEVER_MS) > now_ms]
-        return HistoryPage(alive[::-1] if descends else alive, bool(reply[5]))
+        return HistoryPage(alive, page.has_more)
 
     async def describe(self, topic: str) -> Description | None:
         reply = await self._describe.run(self._client, schema.stream_keys(topic), [])
@@ -184,15 +179,3 @@ class ValkeyStore:
 
     async def close(self) -> None:
         await self._client.aclose()
-
-    async def _page(self, topic: str, cursor: str, max_messages: int, max_bytes: int, order: str) -> Any:
-        args: list[Word] = [cursor, max_messages, max_bytes, order]
-        return await self._read.run_for_page(self._client, schema.stream_keys(topic), args)
-
-
-def _predecessor_of_oldest(oldest: MessageId | None, named: bytes) -> MessageId | None:
-    if oldest is None:
-        return None
-    prev = id_or_none(named)
-    # One that names none was written by another server: whatever was before it was below it.
-    return MessageId(max(0, oldest - 1)) if prev is None else prev
