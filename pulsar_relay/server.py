@@ -226,6 +226,7 @@ async def serve(settings: Settings) -> None:
     finally:
         if embedded is not None:
             await embedded.stop()
+        logger.info("relay: stopped")
 
 
 async def _serve_until(stopping: asyncio.Event, settings: Settings, unix_socket: str | None) -> None:
@@ -243,7 +244,6 @@ async def _serve_until(stopping: asyncio.Event, settings: Settings, unix_socket:
         starting.cancel()
         stop.cancel()
         await worker.stop()
-        logger.info("relay: stopped")
 
 
 def embedded_valkey(settings: Settings) -> EmbeddedValkey | None:
