@@ -56,8 +56,8 @@ class AsyncioSystemBase:
     """Runs the actors of one `ActorSystem`. The camelCase methods are what `ActorSystem` asks of its base.
 
     `system` and `logDefs` come first because Thespian constructs its bases so; `logDefs` is for bases that
-    configure logging, which this one leaves to the program. `capabilities` matter where `system` is not
-    given: Thespian does not show an `ActorSystem` to a base that was made before it.
+    configure logging, which this one leaves to the program. `capabilities` are added to those of `system`; a
+    base that is made before its `ActorSystem` needs them, since Thespian does not show it the system.
     """
 
     def __init__(
@@ -69,11 +69,11 @@ class AsyncioSystemBase:
         burst_messages: int = BURST_MESSAGES,
         burst_seconds: float = BURST_SECONDS,
     ) -> None:
-        capabilities = system.capabilities if system is not None else dict(capabilities or {})
-        capabilities.update(_own_capabilities())
-        self.population = Population(
-            self, capabilities, burst_messages=burst_messages, burst_seconds=burst_seconds
-        )
+        # The system's own dict, not a copy: what is updated there must be seen here.
+        known: dict[str, Any] = system.capabilities if system is not None else {}
+        known.update(capabilities or {})
+        known.update(_own_capabilities())
+        self.population = Population(self, known, burst_messages=burst_messages, burst_seconds=burst_seconds)
         self.mailbox = self.population.mailbox
         self.sources = self.population.sources
         self.carrier = Carrier(self.mailbox, self.population.timers)

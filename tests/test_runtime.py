@@ -541,6 +541,9 @@ def test_thespian_can_construct_it_as_it_does_its_own_bases(monkeypatch: pytest.
     assert system.capabilities["Thespian ActorSystem Name"] == "asyncioSystem"
     assert system._systemBase.population.capabilities["colour"] == "red"
     assert system.ask(system.createActor(PlainEcho), "hello", 1) == "hello"
+    another = AsyncioSystemBase(system, capabilities={"shape": "round"})
+    assert (system.capabilities["colour"], system.capabilities["shape"]) == ("red", "round")
+    another.shutdown()
     system.shutdown()
 
 
