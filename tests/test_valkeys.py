@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import valkey as valkey_client
 
-from tests.valkeys import VALKEY_CONF, RealValkey
+from tests.valkeys import TIMEOUT_SCALE, VALKEY_CONF, RealValkey
 
 MakeValkey = Callable[..., RealValkey]
 
@@ -120,3 +124,27 @@ def test_a_failing_snapshot_does_not_stop_writes_or_the_orderly_stop(make_valkey
     server.command("SET", "second", 2)
     server.stop()
     assert not server.is_running
+
+
+SESSION = """
+import os, sys
+from pathlib import Path
+from tests.valkeys import RealValkey
+
+print(RealValkey(Path(sys.argv[1])).start().pid, flush=True)
+os._exit(1)
+"""
+
+
+def test_a_server_does_not_outlive_a_test_run_that_ends_without_good_bye(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", SESSION, str(tmp_path)],
+        cwd=VALKEY_CONF.parent,
+        stdout=subprocess.PIPE,
+        check=False,
+        timeout=30 * TIMEOUT_SCALE,
+    )
+    server = Path(f"/proc/{int(run.stdout)}/stat")
+    deadline = time.monotonic() + 10 * TIMEOUT_SCALE
+    while server.exists() and server.read_text().rpartition(")")[2].split()[0] not in "ZX":
+        assert time.monotonic() < deadline, "the server is still there"

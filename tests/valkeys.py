@@ -1,7 +1,7 @@
 """Real Valkey servers for tests: one shared by a whole session, and ones of a test's own to hurt.
 
-Plain blocking code, so that a test may use it inside any event loop or in none. Nothing here is embedded by the relay;
-`pulsar_relay.store.embedded` starts its server itself and has its own tests.
+Plain blocking code, so that a test may use it inside any event loop or in none. Nothing here is embedded by
+the relay; `pulsar_relay.store.embedded` starts its server itself and has its own tests.
 """
 
 from __future__ import annotations
@@ -31,16 +31,17 @@ TIMEOUT_SCALE = float(os.environ.get("TEST_TIMEOUT_SCALE", "1"))
 class RealValkey:
     """A Valkey server process of a test's own, loaded with the shipped `valkey.conf` and `settings` on top.
 
-    It listens on a unix socket (`socket_path`), or with `tcp=True` on a free loopback port (`host`, `port`). The address and
-    the data stay the same over `kill()` and `start()`, so a client under test finds it again. Change `settings` between
-    `stop()` and `start()` to change the server. Files live in `directory`; the server's log is `log()`.
+    It listens on a unix socket (`socket_path`), or with `tcp=True` on a free loopback port (`host`, `port`).
+    The address and the data stay the same over `kill()` and `start()`, so a client under test finds it again.
+    Change `settings` between `stop()` and `start()` to change the server. Files live in `directory`; the
+    server's log is `log()`.
     """
 
     def __init__(
         self, directory: Path, *, tcp: bool = False, settings: Mapping[str, str] | None = None
     ) -> None:
         self.directory = directory
-        # FLUSHALL writes a snapshot first while `save` is set: a test's clean database would cost milliseconds.
+        # FLUSHALL writes a snapshot while `save` is set: a clean database would cost milliseconds.
         self.settings: dict[str, str] = {"save": "", "enable-debug-command": "local"}
         self.settings.update(settings or {})
         self.host = "127.0.0.1"
@@ -48,10 +49,11 @@ class RealValkey:
         self.socket_path = ""
         self._tcp = tcp
         self._process: subprocess.Popen[bytes] | None = None
+        self._watchdog: subprocess.Popen[bytes] | None = None
         # pytest's directories can be longer than the 107 bytes a unix socket's path may have.
         self._socket_directory = "" if tcp else tempfile.mkdtemp(prefix="valkey-")
         if not tcp:
-            self.socket_path = os.path.join(self._socket_directory, "s")
+            self.socket_path = f"{self._socket_directory}/s"
 
     @property
     def pid(self) -> int:
@@ -68,7 +70,7 @@ class RealValkey:
         return f"valkey://{self.host}:{self.port}" if self._tcp else f"unix://{self.socket_path}"
 
     def start(self, *, wait: bool = True) -> RealValkey:
-        """Start the server and return when it answers PING; with `wait=False`, as soon as the process exists."""
+        """Start the server and return when it answers PING; with `wait=False`, once the process exists."""
         assert not self.is_running, "this Valkey is already running"
         self.directory.mkdir(parents=True, exist_ok=True)
         attempts = 5 if self._tcp and self.port == 0 else 1
@@ -78,15 +80,14 @@ class RealValkey:
             self._spawn()
             if not wait or self._answers():
                 return self
-            assert self._process is not None
-            self._process.wait()
+            self._dismiss_watchdog()
             # Between choosing a free port and binding it, another process may have taken it.
             if "Address already in use" not in self.log():
                 break
         raise AssertionError(f"valkey did not start:\n{self.log()[-4000:]}")
 
     def kill(self) -> None:
-        """SIGKILL, as the out-of-memory killer does; returns when the process is gone. Also ends a paused server."""
+        """SIGKILL, as the out-of-memory killer does; returns when the process is gone, paused or not."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
@@ -106,6 +107,7 @@ class RealValkey:
         """End the server in whatever state it is, and remove its socket. The data stays."""
         if self.is_running:
             self.kill()
+        self._dismiss_watchdog()
         if self._socket_directory:
             shutil.rmtree(self._socket_directory, ignore_errors=True)
 
@@ -121,7 +123,7 @@ class RealValkey:
             return client.execute_command(*words)
 
     def config(self, name: str, value: str | None = None) -> str:
-        """Return a setting of the running server, after setting it to `value` if given (until the next start)."""
+        """Return a setting of the running server, set to `value` before if given (until the next start)."""
         with self.client() as client:
             if value is not None:
                 client.config_set(name, value)
@@ -142,6 +144,7 @@ class RealValkey:
         self.close()
 
     def _spawn(self) -> None:
+        self._dismiss_watchdog()
         settings = {"port": str(self.port), "bind": self.host, "dir": str(self.directory), **self.settings}
         if not self._tcp:
             settings |= {"unixsocket": self.socket_path, "unixsocketperm": "700"}
@@ -153,6 +156,19 @@ class RealValkey:
             self._process = subprocess.Popen(
                 arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
+        # A test run that is killed, or that gives up in a hang, runs no fixture's end. The kernel then closes
+        # this pipe, and what reads it ends the server.
+        self._watchdog = subprocess.Popen(
+            ["sh", "-c", 'read -r line; kill -KILL "$0"', str(self._process.pid)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def _dismiss_watchdog(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.kill()
+            self._watchdog.communicate()
+            self._watchdog = None
 
     def _answers(self) -> bool:
         """Wait until PING is answered; False if the process ended instead."""
@@ -178,6 +194,7 @@ class RealValkey:
     def _end(self, number: signal.Signals) -> None:
         assert self._process is not None, "this Valkey is not running"
         self._process.send_signal(number)
+        self._dismiss_watchdog()
         try:
             self._process.wait(10 * TIMEOUT_SCALE)
         except subprocess.TimeoutExpired:
@@ -194,7 +211,7 @@ def _free_port() -> int:
 
 @pytest.fixture(scope="session")
 def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealValkey]:
-    """The session's shared server, on a unix socket. Do not hurt it: use `make_valkey` for faults and other settings."""
+    """The session's shared server, on a unix socket. Do not hurt it: `make_valkey` is for faults and settings."""
     server = RealValkey(tmp_path_factory.mktemp("valkey"))
     try:
         yield server.start()
