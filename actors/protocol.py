@@ -1,8 +1,9 @@
 """Every message between actors, and the two ports behind which the outside world stands.
 
-Commands are imperative (`Publish`), facts are past (`Appended`). A message is a value: whoever receives one must not change it.
-All messages for a topic travel through the `DirectoryActor`, which creates the topic's actor on first use and forwards with the
-original sender; so nobody but the directory ever holds a topic's address, and a topic can leave memory at any time.
+Commands are imperative (`Publish`), facts are past (`Appended`). A message is a value: whoever receives one
+must not change it. All messages for a topic travel through the `DirectoryActor`, which creates the topic's
+actor on first use and forwards with the original sender; so nobody but the directory ever holds a topic's
+address, and a topic can leave memory at any time.
 
     handler ──ask Publish──▶ Directory ──forward──▶ Topic ──append──▶ Store
     handler ◀─────────────────Published───────────── Topic ◀─Appended── Store
@@ -23,12 +24,13 @@ WallClock = Callable[[], int]
 """Unix time in milliseconds. Injected, so that tests move it."""
 
 
-# ---------------------------------------------------------------------------------------------------------------- publishing
+# ------------------------------------------------------------------------------------------------- publishing
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What a publisher gave for one message. `payload` and `metadata` are validated JSON texts, never parsed again."""
+    """What a publisher gave for one message. `payload` and `metadata` are validated JSON texts, never parsed
+    again."""
 
     payload: bytes
     metadata: bytes | None = None
@@ -37,7 +39,8 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Dedupe:
-    """Names one logical publish: the same `key` within a topic appends once. `digest` tells whether the body is the same too."""
+    """Names one logical publish: the same `key` within a topic appends once. `digest` tells whether the body
+    is the same too."""
 
     key: str
     digest: str
@@ -58,7 +61,8 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The drafts are in the stream under these ids. `is_replay`: they were already, from an earlier attempt with the same key."""
+    """The drafts are in the stream under these ids. `is_replay`: they were already, from an earlier attempt
+    with the same key."""
 
     topic: str
     ids: tuple[str, ...]
@@ -67,13 +71,14 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A request was not carried out. `code` is a row of the error table; `detail` is safe to show to the client."""
+    """A request was not carried out. `code` is a row of the error table; `detail` is safe to show to the
+    client."""
 
     code: str
     detail: str = ""
 
 
-# --------------------------------------------------------------------------------------------------------------- subscribing
+# ------------------------------------------------------------------------------------------------ subscribing
 
 
 class Start(Enum):
@@ -82,17 +87,20 @@ class Start(Enum):
     EARLIEST = "earliest"
     LATEST = "latest"
     ACKED = "acked"
-    """After the last message this named client acknowledged; from the oldest retained if it never acknowledged any."""
+    """After the last message this named client acknowledged; from the oldest retained if it never
+    acknowledged any."""
     UNKNOWN = "unknown"
-    """The client named a place this stream never had (a foreign id): read from the oldest retained, and say so."""
+    """The client named a place this stream never had (a foreign id): read from the oldest retained, and say
+    so."""
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
     """Tells a subscriber, before the next message, that its position could not be continued without a break.
 
-    `gap`: messages after the cursor are gone from the stream (`lost` of them, None if unknown). `reset`: the cursor is not part of
-    this stream's history. `first_available` is the first id it can still be given, None while the stream has none.
+    `gap`: messages after the cursor are gone from the stream (`lost` of them, None if unknown). `reset`: the
+    cursor is not part of this stream's history. `first_available` is the first id it can still be given, None
+    while the stream has none.
     """
 
     kind: str
@@ -120,10 +128,12 @@ class Located:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Ask for the messages strictly after `cursor`, or, if there is none, to be made live: one decision, taken in one turn.
+    """Ask for the messages strictly after `cursor`, or, if there is none, to be made live: one decision,
+    taken in one turn.
 
-    `ticket` comes back with the answer; an answer with an older ticket than the last one asked for is stale. `proves`: the cursor
-    comes from outside and must be shown to be part of the stream, else a `Notice` comes with the answer.
+    `ticket` comes back with the answer; an answer with an older ticket than the last one asked for is stale.
+    `proves`: the cursor comes from outside and must be shown to be part of the stream, else a `Notice` comes
+    with the answer.
     """
 
     topic: str
@@ -137,7 +147,8 @@ class Fetch:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Messages after the asked cursor, ascending, at least up to `batch.last`. `has_more`: the stream holds more behind it."""
+    """Messages after the asked cursor, ascending, at least up to `batch.last`. `has_more`: the stream holds
+    more behind it."""
 
     topic: str
     ticket: int
@@ -148,7 +159,8 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class WentLive:
-    """The subscriber has everything up to `cursor` and is in the live set: what is appended from now on is `Delivered` to it."""
+    """The subscriber has everything up to `cursor` and is in the live set: what is appended from now on is
+    `Delivered` to it."""
 
     topic: str
     ticket: int
@@ -159,7 +171,8 @@ class WentLive:
 
 @dataclass(frozen=True, slots=True)
 class FetchFailed:
-    """The fetch could not be answered now; `code` says why. The subscriber keeps its cursor and asks again."""
+    """The fetch could not be answered now; `code` says why. The subscriber keeps its cursor and asks
+    again."""
 
     topic: str
     ticket: int
@@ -176,7 +189,8 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """Take the subscriber out of the topic's live set. Not answered; what was delivered before it may still arrive."""
+    """Take the subscriber out of the topic's live set. Not answered; what was delivered before it may still
+    arrive."""
 
     topic: str
     subscriber_id: int
@@ -184,18 +198,20 @@ class Leave:
 
 @dataclass(frozen=True, slots=True)
 class Evicted:
-    """The topic no longer delivers to this subscriber; it must fetch again from its cursor (and prove it, if `proves`)."""
+    """The topic no longer delivers to this subscriber; it must fetch again from its cursor (and prove it, if
+    `proves`)."""
 
     topic: str
     proves: bool
 
 
-# ------------------------------------------------------------------------------------------------- what a connection's edge says
+# ------------------------------------------------------------------------------ what a connection's edge says
 
 
 @dataclass(frozen=True, slots=True)
 class StartSubscriber:
-    """First message of a `SubscriberActor`. `completes`: end after the first messages instead of going on (a long-poll)."""
+    """First message of a `SubscriberActor`. `completes`: end after the first messages instead of going on (a
+    long-poll)."""
 
     subscriber_id: int
     sink: Sink
@@ -210,8 +226,8 @@ class StartSubscriber:
 class Wanted:
     """One topic of a subscribe request: where to begin. `epoch` is checked if the client presents one.
 
-    `proves`: a message id in `start` was given out for this topic and must be shown to be part of its stream; without it the id is
-    only a time to begin at.
+    `proves`: a message id in `start` was given out for this topic and must be shown to be part of its stream;
+    without it the id is only a time to begin at.
     """
 
     topic: str
@@ -222,7 +238,8 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """Add subscriptions; a topic already subscribed starts anew from its new place. `ref` is the client's, given back."""
+    """Add subscriptions; a topic already subscribed starts anew from its new place. `ref` is the client's,
+    given back."""
 
     wanted: tuple[Wanted, ...]
     ref: object = None
@@ -237,7 +254,8 @@ class Unsubscribe:
 
 @dataclass(frozen=True, slots=True)
 class Acknowledge:
-    """The client has dealt with everything up to `message_id`. `topic` None: of the only topic it is subscribed to."""
+    """The client has dealt with everything up to `message_id`. `topic` None: of the only topic it is
+    subscribed to."""
 
     topic: str | None
     message_id: MessageId
@@ -259,7 +277,7 @@ class Disconnect:
     """The connection is gone, or must go: leave every topic and end."""
 
 
-# --------------------------------------------------------------------------------------------------- between directory and topic
+# -------------------------------------------------------------------------------- between directory and topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +331,8 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """A topic has nothing to do. `received` counts what the directory forwarded to it; if more is on its way it stays."""
+    """A topic has nothing to do. `received` counts what the directory forwarded to it; if more is on its way
+    it stays."""
 
     topic: str
     received: int
@@ -349,7 +368,8 @@ class ShrinkHot:
 
 @dataclass(frozen=True, slots=True)
 class Fed:
-    """Another worker appended: `messages` follow `prev`. None: too large to be carried; read them from the stream up to `newest`."""
+    """Another worker appended: `messages` follow `prev`. None: too large to be carried; read them from the
+    stream up to `newest`."""
 
     topic: str
     prev: MessageId
@@ -405,7 +425,7 @@ class Census:
     hot_bytes: int
 
 
-# ------------------------------------------------------------------------------------------------------------------ the archive
+# ------------------------------------------------------------------------------------------------ the archive
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,8 +437,8 @@ class StartArchive:
 
 @dataclass(frozen=True, slots=True)
 class ReadHistory:
-    """Ask for one page of a topic's messages. Answered by `HistoryPage` or `Refused`. `cursor` is exclusive; None begins at the
-    end that the direction starts from."""
+    """Ask for one page of a topic's messages. Answered by `HistoryPage` or `Refused`. `cursor` is exclusive;
+    None begins at the end that the direction starts from."""
 
     topic: str
     cursor: MessageId | None
@@ -429,7 +449,8 @@ class ReadHistory:
 
 @dataclass(frozen=True, slots=True)
 class HistoryPage:
-    """Messages in the direction asked. Expired ones are left out, so a page can be short, even empty, with more behind it."""
+    """Messages in the direction asked. Expired ones are left out, so a page can be short, even empty, with
+    more behind it."""
 
     messages: Sequence[Message]
     has_more: bool
@@ -437,7 +458,8 @@ class HistoryPage:
 
 @dataclass(frozen=True, slots=True)
 class Describe:
-    """Ask what is stored of a topic. Answered by `Description`, None if there is no such topic, or `Refused`."""
+    """Ask what is stored of a topic. Answered by `Description`, None if there is no such topic, or
+    `Refused`."""
 
     topic: str
 
@@ -455,7 +477,8 @@ class Description:
 
 @dataclass(frozen=True, slots=True)
 class ListTopics:
-    """Ask for the names of topics after `after`, in alphabetical order. Answered by a list of names, or `Refused`."""
+    """Ask for the names of topics after `after`, in alphabetical order. Answered by a list of names, or
+    `Refused`."""
 
     after: str
     limit: int
@@ -466,12 +489,13 @@ class CountTopics:
     """Ask how many topics there are. Answered by a number, or `Refused`."""
 
 
-# -------------------------------------------------------------------------------------------------------------------- the ports
+# -------------------------------------------------------------------------------------------------- the ports
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a topic's stream stands. `newest` is its last id ever given, also when the stream is empty; epoch "" = never existed."""
+    """Where a topic's stream stands. `newest` is its last id ever given, also when the stream is empty; epoch
+    "" = never existed."""
 
     epoch: str
     newest: MessageId
@@ -479,8 +503,9 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """Outcome of one append. `messages` are the new ones, ascending, following `prev`; `outcomes` answer each publish in order:
-    its ids and whether they are an earlier attempt's, or None where the key was used before with another body."""
+    """Outcome of one append. `messages` are the new ones, ascending, following `prev`; `outcomes` answer each
+    publish in order: its ids and whether they are an earlier attempt's, or None where the key was used before
+    with another body."""
 
     prev: MessageId
     epoch: str
@@ -490,7 +515,8 @@ class Appended:
 
 @dataclass(frozen=True, slots=True)
 class StreamPage:
-    """What a read found strictly after its cursor, and what is needed to judge whether the cursor belongs to the stream."""
+    """What a read found strictly after its cursor, and what is needed to judge whether the cursor belongs to
+    the stream."""
 
     position: Position
     batch: Batch
@@ -506,8 +532,8 @@ class StreamPage:
 
 
 class StoreError(Exception):
-    """The store did not do what was asked. `code` is a row of the error table. What was asked may still happen if
-    `is_outcome_unknown`."""
+    """The store did not do what was asked. `code` is a row of the error table. What was asked may still
+    happen if `is_outcome_unknown`."""
 
     def __init__(self, code: str, detail: str = "", *, is_outcome_unknown: bool = False) -> None:
         super().__init__(detail or code)
@@ -517,17 +543,21 @@ class StoreError(Exception):
 
 
 class Store(Protocol):
-    """The durable streams. Every method returns at once; the awaitable ends within the store's own deadline or raises StoreError.
+    """The durable streams. Every method returns at once; the awaitable ends within the store's own deadline
+    or raises StoreError.
 
-    A topic's ids only ever go up, whatever happens to the store's clock or data, as long as callers pass the floor they know.
+    A topic's ids only ever go up, whatever happens to the store's clock or data, as long as callers pass the
+    floor they know.
     """
 
     def append(self, topic: str, publishes: Sequence[Publish], floor: MessageId) -> Awaitable[Appended]:
-        """Append all drafts in one atomic step, in order, above `floor`, and announce them on the feed. A repeated attempt after an
-        unknown outcome does not append twice (the store repeats by itself within its deadline)."""
+        """Append all drafts in one atomic step, in order, above `floor`, and announce them on the feed. A
+        repeated attempt after an unknown outcome does not append twice (the store repeats by itself within
+        its deadline)."""
 
     def read(self, topic: str, after: MessageId, max_messages: int, max_bytes: int) -> Awaitable[StreamPage]:
-        """One page strictly after `after`, ascending; at least one entry if there is any, else bounded by count and bytes."""
+        """One page strictly after `after`, ascending; at least one entry if there is any, else bounded by
+        count and bytes."""
 
     def follow(self, topic: str) -> Awaitable[Position]:
         """Be told of other workers' appends from now on; the position is read after that took effect."""
@@ -541,13 +571,15 @@ class Store(Protocol):
         """The positions of many topics in one round trip."""
 
     def trim(self, topic: str, before_ms: int) -> Awaitable[int]:
-        """Remove entries older than `before_ms` (Unix time), but never the newest; returns how many went, about."""
+        """Remove entries older than `before_ms` (Unix time), but never the newest; returns how many went,
+        about."""
 
     def delete(self, topic: str) -> Awaitable[Position | None]:
         """Delete the stream; its ids are never given again. None if there was no such topic."""
 
     def acknowledge(self, client_id: str, cursors: Mapping[str, MessageId]) -> Awaitable[None]:
-        """Move a named client's acknowledged cursors forward; one that lies behind the stored cursor changes nothing."""
+        """Move a named client's acknowledged cursors forward; one that lies behind the stored cursor changes
+        nothing."""
 
     def acknowledged(self, client_id: str, topics: Sequence[str]) -> Awaitable[Mapping[str, MessageId]]:
         """The named client's acknowledged cursors, for those topics it has one for."""
@@ -568,7 +600,8 @@ class Archive(Protocol):
 
 
 class Sink(Protocol):
-    """One connection's sending side. Never blocks, never raises: a broken connection swallows what it is given and says `Disconnect`.
+    """One connection's sending side. Never blocks, never raises: a broken connection swallows what it is
+    given and says `Disconnect`.
 
     What it is given is written in that order.
     """
@@ -579,7 +612,8 @@ class Sink(Protocol):
     def unsubscribed(self, topics: Sequence[str], ref: object) -> None: ...
 
     def deliver(self, batch: Batch) -> bool:
-        """Write a batch. True: the outbox is above its high mark; send nothing more until it says `Drained`."""
+        """Write a batch. True: the outbox is above its high mark; send nothing more until it says
+        `Drained`."""
 
     def notify(self, notice: Notice) -> None: ...
 
@@ -590,7 +624,8 @@ class Sink(Protocol):
         """A request of the client was not carried out; the connection goes on."""
 
     def complete(self, cursors: Mapping[str, MessageId], has_more: bool, failure: str | None) -> None:
-        """A long-poll is over: answer with what was delivered. `failure`: the error code if some topic could never be read."""
+        """A long-poll is over: answer with what was delivered. `failure`: the error code if some topic could
+        never be read."""
 
     def fail(self) -> None:
         """The subscriber's actor failed: close the connection, the client may come back with its cursor."""
