@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+from click.testing import CliRunner
 
+from pulsar_relay.cli import commands
 from tests.relays import RelayProcess, command, environment
 from tests.valkeys import TIMEOUT_SCALE
 
@@ -123,6 +125,7 @@ class CommandLine:
     """Runs commands in `directory`, against the relay at `url` unless they name another."""
 
     def __init__(self, url: str, directory: Path) -> None:
+        self.url = url
         self._variables = {"PULSAR_RELAY_URL": url, "COLUMNS": "120", "TERM": "xterm"}
         self.directory = directory
 
@@ -175,6 +178,17 @@ def _read_terminal(descriptor: int) -> bytes:
     except OSError:
         # How Linux tells that nobody has the other end open any more.
         return b""
+
+
+def refusal(*arguments: str | bytes) -> str:
+    """What a command says that is refused for its arguments: exit code 2, nothing on standard output.
+
+    Runs in this process, which is quicker: it goes no further than to its options.
+    """
+    done = CliRunner().invoke(commands, [os.fsdecode(argument) for argument in arguments])
+    assert done.exit_code == 2, done.output
+    assert done.stdout == ""
+    return done.stderr
 
 
 @pytest.fixture

@@ -39,8 +39,8 @@ def environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
 class RelayProcess:
     """A relay on free ports, with its data in `directory`/data. Started by `start`.
 
-    It may be started again after `stop` or `kill`, on the same ports and data. `arguments` are further ones for
-    `serve`. Its log, over all its starts, is `log`: a JSON object a line.
+    It may be started again after `stop` or `kill`, on the same ports and data. `arguments` are further ones
+    for `serve`. Its log, over all its starts, is `log`: a JSON object a line.
     """
 
     def __init__(self, directory: Path, *arguments: str) -> None:
@@ -178,7 +178,9 @@ def _names(pid: int, directory: Path) -> bool:
 
 @pytest.fixture(scope="session")
 def relay_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
-    """The session's shared relay process. Tests keep apart by the names of their topics, and do not hurt it."""
+    """The session's shared relay process. Tests keep apart by the names of their topics, and do not hurt
+    it.
+    """
     relay = RelayProcess(tmp_path_factory.mktemp("relay"))
     try:
         yield relay.start()

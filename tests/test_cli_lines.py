@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,7 +56,7 @@ def test_a_line_larger_than_a_batch_is_one_of_its_own() -> None:
 @given(st.binary(max_size=60), st.lists(st.integers(0, 60), max_size=8))
 def test_full_batches_do_not_depend_on_how_the_input_comes(data: bytes, cuts: list[int]) -> None:
     places = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    pieces = [data[start:end] for start, end in zip(places, places[1:], strict=False)]
+    pieces = [data[start:end] for start, end in pairwise(places)]
     assert _batches(*pieces, max_bytes=7, fills=True) == _batches(data, max_bytes=7, fills=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -28,7 +29,7 @@ from pulsar_relay.client.reader import Reader
 ADDRESS = Address("http://relay")
 
 
-# ----------------------------------------------------------------------------------------------------- address
+# ---------------------------------------------------------------------------------------------------- address
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,7 @@ def test_a_topic_name_cannot_leave_its_place_in_the_path() -> None:
     assert topic_path("../a/b?c") == "/api/v1/topics/..%2Fa%2Fb%3Fc"
 
 
-# ----------------------------------------------------------------------------------------------------- backoff
+# ---------------------------------------------------------------------------------------------------- backoff
 
 
 def test_waits_grow_up_to_the_most_and_begin_anew_after_success() -> None:
@@ -79,7 +80,7 @@ def test_what_the_relay_asks_for_is_waited() -> None:
     assert Backoff(first_seconds=0.1).next(at_least_seconds=7) == 7
 
 
-# ------------------------------------------------------------------------------------------------------ errors
+# ----------------------------------------------------------------------------------------------------- errors
 
 
 def test_a_relays_error_is_shown_in_its_own_words() -> None:
@@ -111,7 +112,7 @@ def test_an_answer_of_something_else_than_a_relay_says_so(status: int, is_retrya
     assert error.retry_after_seconds == 0
 
 
-# ------------------------------------------------------------------------------------------------------ frames
+# ----------------------------------------------------------------------------------------------------- frames
 
 
 def test_a_messages_payload_comes_out_byte_for_byte() -> None:
@@ -151,7 +152,7 @@ def test_a_polls_notices_come_before_its_messages_and_the_position_last() -> Non
     assert position == PositionFrame({"t": "5-0"})
 
 
-# ------------------------------------------------------------------------------------------------------ events
+# ----------------------------------------------------------------------------------------------------- events
 
 
 STREAM = (
@@ -164,11 +165,11 @@ STREAM = (
 def test_events_do_not_depend_on_where_the_bytes_are_cut(cuts: list[int]) -> None:
     places = [0, *sorted(cuts), len(STREAM)]
     parser = EventParser()
-    chunks = [STREAM[start:end] for start, end in zip(places, places[1:], strict=False)]
+    chunks = [STREAM[start:end] for start, end in pairwise(places)]
     assert [data for chunk in chunks for data in parser.feed(chunk)] == [b"{}", b'{"a":\n1}', b"last"]
 
 
-# ------------------------------------------------------------------------------------------------------ reader
+# ----------------------------------------------------------------------------------------------------- reader
 
 
 def _message(message_id: str, topic: str = "t") -> MessageFrame:
@@ -208,7 +209,7 @@ def _read(transport: ScriptedTransport, since: Mapping[str, str]) -> tuple[list[
         got: list[str] = []
         try:
             async for frame in reader.frames():
-                got.append(frame.message_id if isinstance(frame, MessageFrame) else frame.kind)
+                got.append(frame.message_id if isinstance(frame, MessageFrame) else frame.kind)  # noqa: PERF401
         except ClientError as error:
             return got, error.code
         raise AssertionError("a reader ends by an error only")

@@ -27,6 +27,9 @@ def hint(argument: str) -> str:
     text = argument.strip()
     if not text:
         return "an empty string is '\"\"' in JSON"
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        # How Python shows bytes that are no UTF-8.
+        return "convert it to UTF-8 first, for instance with iconv"
     if text[0] in "{[":
         return "put single quotes around it, so that the shell leaves its double quotes alone"
     if text[0] == "'" or not text.isprintable():

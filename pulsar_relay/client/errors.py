@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 
 class ClientError(Exception):
     """A request failed. `code` is a word for programs, `message` a sentence for people.
@@ -40,3 +42,19 @@ class RefusedError(ClientError):
         self, code: str, message: str, *, is_retryable: bool, retry_after_seconds: float = 0.0
     ) -> None:
         super().__init__(code, message, is_retryable=is_retryable, retry_after_seconds=retry_after_seconds)
+
+
+class _WrongField(msgspec.Struct):
+    loc: list[str | int]
+    msg: str
+
+
+def wrong_fields(details: msgspec.Raw) -> str:
+    """`topic must be ...; ttl must be ...`, from the list of wrong fields that an error may have; else
+    nothing.
+    """
+    try:
+        fields = msgspec.json.decode(details, type=list[_WrongField])
+    except msgspec.DecodeError:
+        return ""
+    return "; ".join(f"{'.'.join(map(str, field.loc[1:]))} {field.msg}".strip() for field in fields)

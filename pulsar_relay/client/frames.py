@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from pulsar_relay.client.errors import LostError, RefusedError
+from pulsar_relay.client.errors import LostError, RefusedError, wrong_fields
 
 _NULL = msgspec.Raw(b"null")
 
@@ -51,6 +51,7 @@ class _Frame(msgspec.Struct):
     cursors: dict[str, str] = {}
     code: str = ""
     message: str = ""
+    details: msgspec.Raw = _NULL
     retry: bool = False
 
 
@@ -81,7 +82,8 @@ def read_frame(text: bytes) -> Frame | None:
     if frame.type == "subscribed":
         return PositionFrame(frame.cursors)
     if frame.type == "error":
-        raise RefusedError(frame.code, frame.message, is_retryable=frame.retry)
+        message = wrong_fields(frame.details) or frame.message
+        raise RefusedError(frame.code, message, is_retryable=frame.retry)
     return None
 
 

@@ -16,7 +16,7 @@ from tornado.simple_httpclient import HTTPTimeoutError, SimpleAsyncHTTPClient
 
 from pulsar_relay import __version__
 from pulsar_relay.client.address import Address
-from pulsar_relay.client.errors import ClientError, LostError, RefusedError, UnreachableError
+from pulsar_relay.client.errors import ClientError, LostError, RefusedError, UnreachableError, wrong_fields
 
 CONNECT_SECONDS = 10.0
 ANSWER_MAX_BYTES = 2 * 1024 * 1024 * 1024
@@ -112,11 +112,6 @@ class _ErrorBody(msgspec.Struct):
     retry: bool | None = None
 
 
-class _WrongField(msgspec.Struct):
-    loc: list[str | int]
-    msg: str
-
-
 def refusal(address: Address, status: int, headers: Mapping[str, str], body: bytes) -> RefusedError:
     """The error an answer with `status` tells of, in the relay's words if they are the relay's."""
     try:
@@ -125,7 +120,7 @@ def refusal(address: Address, status: int, headers: Mapping[str, str], body: byt
         told = _ErrorBody()
     is_passing = status in _PASSING_STATUSES
     if told.error:
-        code, message = told.error, _wrong_fields(told.detail) or told.message
+        code, message = told.error, wrong_fields(told.detail) or told.message
         is_passing = is_passing if told.retry is None else told.retry
     else:
         code = f"http_{status}"
@@ -133,15 +128,6 @@ def refusal(address: Address, status: int, headers: Mapping[str, str], body: byt
     return RefusedError(
         code, message, is_retryable=is_passing, retry_after_seconds=_seconds(headers.get("Retry-After", ""))
     )
-
-
-def _wrong_fields(detail: msgspec.Raw) -> str:
-    """`topic must be ...; ttl must be ...`, nothing if the error is not about fields."""
-    try:
-        fields = msgspec.json.decode(detail, type=list[_WrongField])
-    except msgspec.DecodeError:
-        return ""
-    return "; ".join(f"{'.'.join(map(str, field.loc[1:]))} {field.msg}".strip() for field in fields)
 
 
 def _seconds(text: str) -> float:

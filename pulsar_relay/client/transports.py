@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
+from itertools import chain, repeat
 from typing import Protocol
 
 from tornado.httpclient import HTTPClientError, HTTPRequest
@@ -24,6 +25,7 @@ from pulsar_relay.client.http import CONNECT_SECONDS, USER_AGENT, HttpClient, fa
 
 PING_SECONDS = 20.0
 """A WebSocket whose relay leaves a ping unanswered this long is dead."""
+FIRST_POLL_SECONDS = 1
 POLL_SECONDS = 30
 POLL_MARGIN_SECONDS = 15.0
 POLL_MESSAGES = 1000
@@ -84,8 +86,9 @@ class PollTransport:
 
     async def frames(self, cursors: Mapping[str, str]) -> AsyncGenerator[Frame]:
         since = dict(cursors)
-        while True:
-            for frame in await poll(self._http, since, wait_seconds=POLL_SECONDS):
+        # The first is short: it tells soon that the relay accepts, and where "latest" is.
+        for wait_seconds in chain([FIRST_POLL_SECONDS], repeat(POLL_SECONDS)):
+            for frame in await poll(self._http, since, wait_seconds=wait_seconds):
                 yield frame
                 if isinstance(frame, PositionFrame):
                     since.update(frame.cursors)

@@ -1,0 +1,147 @@
+"""The command line as a whole: what it says of itself, and how it fails."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pulsar_relay import __version__
+from pulsar_relay.cli import commands
+from tests.commands import CommandLine, refusal
+
+
+@pytest.fixture
+def nobody(tmp_path: Path) -> CommandLine:
+    """Commands for a relay that is not there."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return CommandLine(f"http://127.0.0.1:{port}", tmp_path)
+
+
+@pytest.fixture
+def web_server(tmp_path: Path) -> Iterator[CommandLine]:
+    """Commands for something that answers, and is no relay."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def answer() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.recv(65536)
+                connection.sendall(
+                    b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\nConnection: close\r\n\r\n<p/>"
+                )
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    yield CommandLine(f"http://127.0.0.1:{listener.getsockname()[1]}", tmp_path)
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    thread.join()
+
+
+def test_the_version_is_the_packages(nobody: CommandLine) -> None:
+    assert nobody.run("--version").text == f"pulsar-relay {__version__}\n"
+
+
+def test_help_names_every_command(nobody: CommandLine) -> None:
+    text = nobody.run("--help").text
+    assert [line.split()[0] for line in text.partition("Commands:")[2].splitlines() if line[:2] == "  "][
+        :-1
+    ] == ["serve", "publish", "subscribe", "topics", "config"]
+
+
+@pytest.mark.parametrize("name", ["serve", "publish", "subscribe", "topics", "config"])
+def test_every_command_explains_itself(nobody: CommandLine, name: str) -> None:
+    done = nobody.run(name, "--help")
+    assert done.code == 0 and f"Usage: pulsar-relay {name}" in done.text
+
+
+def test_an_unknown_command_is_refused() -> None:
+    assert "subscribee" in refusal("subscribee")
+
+
+def test_help_loads_no_part_of_the_relay() -> None:
+    program = (
+        "import sys; from pulsar_relay.cli import commands\n"
+        "try: commands(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'tornado', 'valkey', 'marshmallow', 'rich'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout.splitlines()[-1] == b"[]"
+
+
+def test_the_console_script_is_the_modules_main() -> None:
+    text = (Path(__file__).parent.parent / "setup.cfg").read_text()
+    assert "pulsar-relay = pulsar_relay.__main__:main" in text
+    assert commands.name == "commands"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("publish", "t", "1"),
+        ("publish", "t", "-"),
+        ("subscribe", "t"),
+        ("subscribe", "t", "--transport", "sse"),
+        ("subscribe", "t", "--transport", "poll"),
+        ("subscribe", "t", "--no-follow"),
+        ("topics",),
+    ],
+    ids=" ".join,
+)
+def test_without_a_relay_a_command_says_where_it_looked_and_how_to_start_one(
+    nobody: CommandLine, arguments: tuple[str, ...]
+) -> None:
+    done = nobody.run(*arguments, stdin=b"1\n")
+    assert done.code == 1 and done.output == b""
+    assert "no relay can be reached at http://127.0.0.1:" in done.errors
+    assert "connection refused" in done.errors
+    assert "pulsar-relay serve" in done.errors and "--url" in done.errors
+    assert "Traceback" not in done.errors
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("publish", "t", "1"),
+        ("subscribe", "t"),
+        ("subscribe", "t", "--transport", "sse"),
+        ("subscribe", "t", "--transport", "poll"),
+        ("topics",),
+    ],
+    ids=" ".join,
+)
+def test_what_is_no_relay_is_told_from_one(web_server: CommandLine, arguments: tuple[str, ...]) -> None:
+    done = web_server.run(*arguments)
+    assert done.code == 1
+    assert done.errors.startswith("http_404: ") and "not as a relay does" in done.errors
+    assert "Traceback" not in done.errors
+
+
+def test_a_url_that_is_none_is_refused_with_an_example() -> None:
+    assert "http://127.0.0.1:8080" in refusal("topics", "--url", "localhost:8080")
+
+
+def test_the_url_variable_does_not_keep_a_relay_from_starting(nobody: CommandLine) -> None:
+    # Variables named RELAY_... are settings, and an unknown one is an error.
+    assert nobody.run("config", "check").code == 0
+
+
+@pytest.mark.parametrize("name", ["a,b", "a:b", "a\nb", b"\xff"])
+@pytest.mark.parametrize(
+    "command", [("publish", "1"), ("subscribe",), ("topics",)], ids=["publish", "subscribe", "topics"]
+)
+def test_a_name_that_would_arrive_as_another_is_refused(command: tuple[str, ...], name: str | bytes) -> None:
+    assert "cannot be the name of a topic" in refusal(command[0], name, *command[1:])
