@@ -49,6 +49,7 @@ class RelayProcess:
         self._arguments = arguments
         self._log_path = directory / "relay.log"
         self._process: subprocess.Popen[bytes] | None = None
+        self._watchdog: subprocess.Popen[bytes] | None = None
         self._port = 0
         self._metrics_port = 0
 
@@ -105,6 +106,13 @@ class RelayProcess:
                 env=environment(),
                 start_new_session=True,
             )
+        # A test run that is killed runs no fixture's end. The kernel then closes this pipe, and what reads it
+        # stops the relay, which stops its Valkey.
+        self._watchdog = subprocess.Popen(
+            ["sh", "-c", 'read -r line; kill -TERM "$0"', str(self._process.pid)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
         if waits:
             self.wait_for_log("relay: metrics on", since=seen)
             self._port = self._logged_port("relay: listening on ", seen)
@@ -136,6 +144,7 @@ class RelayProcess:
     def wait(self) -> int:
         """Wait for the process to end; returns its exit code."""
         assert self._process is not None
+        self._dismiss_watchdog()
         try:
             return self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
@@ -147,7 +156,14 @@ class RelayProcess:
         """End the relay and its Valkey, in whatever state they are. The data stays."""
         if self.is_running:
             self.stop()
+        self._dismiss_watchdog()
         self._end_valkey()
+
+    def _dismiss_watchdog(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.kill()
+            self._watchdog.communicate()
+            self._watchdog = None
 
     def _end_valkey(self) -> None:
         """End the Valkey that a killed relay has left."""
