@@ -211,7 +211,7 @@ def _free_port() -> int:
 
 @pytest.fixture(scope="session")
 def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealValkey]:
-    """The session's shared server, on a unix socket. Do not hurt it: `make_valkey` is for faults and settings."""
+    """The session's shared server, on a unix socket. Not to be hurt: `make_valkey` is for faults."""
     server = RealValkey(tmp_path_factory.mktemp("valkey"))
     try:
         yield server.start()
