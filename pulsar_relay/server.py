@@ -23,7 +23,6 @@ from typing import Any
 
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
-from valkey.asyncio import Valkey
 
 from actors.protocol import StoreError, TopicLimits
 from actors.stream import HotLimits
@@ -72,7 +71,7 @@ class Worker:
         self._settings = settings
         self._name = secrets.token_hex(6)
         valkey = settings.valkey
-        self._client: Valkey = make_client(valkey, unix_socket)
+        self._client = make_client(valkey, unix_socket)
         self._feed = Feed(self._client, self._name, valkey.command_timeout_seconds)
         self._store = ValkeyStore(self._client, self._feed, self._name, settings.storage)
         self.connections = OpenConnections()
@@ -248,7 +247,7 @@ async def _serve_until(stopping: asyncio.Event, settings: Settings, unix_socket:
 
 def embedded_valkey(settings: Settings) -> EmbeddedValkey | None:
     """The server to run ourselves, None if one is configured."""
-    if settings.valkey.host is not None or settings.valkey.unix_socket is not None:
+    if not settings.uses_embedded_server:
         return None
     embedded = settings.embedded
     return EmbeddedValkey(
