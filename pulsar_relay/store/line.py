@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 REDIAL_SECONDS = 0.05
 """Least time from one failed attempt to connect to the next."""
+LOOKS = 4
+"""A connection is given up after so many looks in a row at it without a sign of life, spread over the timeout."""
 
 Answer = asyncio.Future[Any]
 
@@ -37,12 +39,13 @@ class Line:
         self._link: Link | None = None
         self._dialing: asyncio.Task[None] | None = None
         self._queued: list[tuple[bytes, Answer]] = []
-        self._sent: deque[tuple[Answer, float]] = deque()
+        self._sent: deque[Answer] = deque()
         self._is_flush_due = False
         self._is_closed = False
         self._watch: asyncio.TimerHandle | None = None
-        self._moved_at = 0.0
-        self._unsent_bytes = 0
+        self._has_moved = False
+        self._quiet_looks = 0
+        self._untaken_bytes = 0
         self._redial_at = 0.0
 
     @property
@@ -88,12 +91,11 @@ class Line:
                 self._dialing = asyncio.get_running_loop().create_task(self._dial(), name="valkey dial")
             return
         queued, self._queued = self._queued, []
-        now = asyncio.get_running_loop().time()
         commands = []
         for command, answer in queued:
             if not answer.done():
                 commands.append(command)
-                self._sent.append((answer, now))
+                self._sent.append(answer)
         link.write(commands)
         if self._watch is None:
             self._start_watch()
@@ -117,8 +119,8 @@ class Line:
             logger.warning("line: an unexpected answer, connecting anew")
             self._drop_link()
             return
-        answer, _ = self._sent.popleft()
-        self._moved_at = asyncio.get_running_loop().time()
+        answer = self._sent.popleft()
+        self._has_moved = True
         if answer.done():
             return
         if isinstance(reply, StoreError):
@@ -128,9 +130,9 @@ class Line:
 
     def _on_lost(self) -> None:
         self._link = None
-        self._unsent_bytes = 0
+        self._quiet_looks = 0
         sent, self._sent = self._sent, deque()
-        for answer, _ in sent:
+        for answer in sent:
             if not answer.done():
                 answer.set_exception(lost())
 
@@ -146,28 +148,35 @@ class Line:
             if not answer.done():
                 answer.set_exception(StoreError(error.code, error.detail))
 
-    # A black-holed connection stays open and silent. One timer watches all commands of the line.
+    # A black-holed connection stays open and silent. One timer watches all commands of the line. It counts looks and
+    # not seconds: while this process itself had no time, the server may well have answered.
 
     def _start_watch(self) -> None:
-        # A quarter of the time, so that silence is noticed at most that much too late.
-        self._watch = asyncio.get_running_loop().call_later(self._timeout_seconds / 4, self._look)
+        self._quiet_looks = self._untaken_bytes = 0
+        self._has_moved = False
+        self._look_later()
+
+    def _look_later(self) -> None:
+        self._watch = asyncio.get_running_loop().call_later(self._timeout_seconds / LOOKS, self._look)
 
     def _look(self) -> None:
         self._watch = None
         link = self._link
         if link is None or not self._sent:
             return
-        now = asyncio.get_running_loop().time()
-        unsent_bytes = link.unsent_bytes
-        if unsent_bytes < self._unsent_bytes:
-            self._moved_at = now  # a large command on a slow network: the other side takes it
-        self._unsent_bytes = unsent_bytes
-        silent_since = max(self._sent[0][1], self._moved_at)
-        if now - silent_since >= self._timeout_seconds:
-            logger.warning("line: no answer for %.1f s, connecting anew", now - silent_since)
-            self._drop_link()
+        untaken_bytes = link.untaken_bytes
+        # A large command on a slow network is on its way as long as what is left of it changes.
+        if self._has_moved or untaken_bytes != self._untaken_bytes:
+            self._quiet_looks = 0
         else:
-            self._start_watch()
+            self._quiet_looks += 1
+        self._has_moved = False
+        self._untaken_bytes = untaken_bytes
+        if self._quiet_looks < LOOKS:
+            self._look_later()
+        else:
+            logger.warning("line: no answer within %.1f s, connecting anew", self._timeout_seconds)
+            self._drop_link()
 
 
 class Lines:

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import ssl
+import struct
+import termios
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -123,9 +126,14 @@ class Link:
         return cls(connection, on_reply, on_lost)
 
     @property
-    def unsent_bytes(self) -> int:
-        """How much of what was written the kernel has not taken yet."""
-        return self._transport.get_write_buffer_size()
+    def untaken_bytes(self) -> int:
+        """How much of what was written has not arrived on the other side, as far as this side knows."""
+        unsent = self._transport.get_write_buffer_size()
+        with contextlib.suppress(OSError):
+            # What the kernel took and the other side has not acknowledged. Not every system tells.
+            descriptor = self._transport.get_extra_info("socket").fileno()
+            unsent += struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))[0]
+        return unsent
 
     def write(self, commands: Sequence[bytes]) -> None:
         """Send packed commands. Returns at once."""
