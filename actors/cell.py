@@ -55,7 +55,7 @@ class Cell(ActorAddress):  # type: ignore[misc]  # thespian has no type hints
         self.mailbox: Mailbox = base.mailbox
         self.parent = parent
         self.source_hash = source_hash
-        self.globalName = ""
+        self.globalName: str | None = None
         self.actor: Any = None
         # The actor's bound receiveMessage; None when there is no (living) actor.
         self.receive: Callable[[Any, Any], Any] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import itertools
 import logging
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from actors.runtime import AsyncioSystemBase
 
 logger = logging.getLogger(__name__)
+
+SUSPENDABLE = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
 class Population:
@@ -274,7 +277,7 @@ class Population:
         cell.receive = None
         cell.actor = None
         self.cells.pop(cell._aaddr, None)
-        if cell.globalName:
+        if cell.globalName is not None:
             self.global_names.pop(cell.globalName, None)
         if cell is self.dead_letter_handler:
             self.dead_letter_handler = None
@@ -346,13 +349,17 @@ def _drop_own_frame(error: BaseException) -> None:
 
 
 def _clear_frames(error: BaseException) -> None:
+    """Of ordinary functions only: to clear the frame of a coroutine that still waits would end it."""
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
     while waiting:
         each = waiting.pop()
         if each is not None and id(each) not in seen:
             seen.add(id(each))
-            traceback.clear_frames(each.__traceback__)
+            for frame, _line in traceback.walk_tb(each.__traceback__):
+                if not frame.f_code.co_flags & SUSPENDABLE:
+                    with contextlib.suppress(RuntimeError):  # it still runs
+                        frame.clear()
             waiting += [each.__cause__, each.__context__]
 
 

@@ -163,6 +163,34 @@ def test_a_kept_error_does_not_keep_the_actor_that_failed(run: RunOn) -> None:
 
 
 @on_each_loop
+def test_an_error_raised_in_a_coroutine_that_still_waits_leaves_it_alone(run: RunOn) -> None:
+    async def main() -> None:
+        with actor_system() as (system, base):
+            caller, go_on = system.createActor(Caller), asyncio.Event()
+
+            async def report_and_wait() -> str:
+                try:
+                    raise ValueError("reported")
+                except ValueError as error:
+                    reported = error
+
+                    def fail(actor: LoopActor, sender: Any) -> None:
+                        raise reported
+
+                    system.tell(caller, fail)
+                    await go_on.wait()
+                return "ended well"
+
+            work = asyncio.ensure_future(report_and_wait())
+            await until(lambda: base.actors_alive == 0 and not base.messages_waiting)
+            await until(lambda: caller.instance is None)
+            go_on.set()
+            assert await work == "ended well"
+
+    run(main)
+
+
+@on_each_loop
 def test_a_cancelled_future_in_a_handler_is_a_failure_like_any_other(run: RunOn) -> None:
     async def main() -> None:
         with actor_system() as (system, base):

@@ -444,7 +444,7 @@ def test_a_global_name_is_one_actor_until_it_ends(run: RunOn) -> None:
             first = system.createActor(Recorder, globalName="the one")
             assert system.createActor(Echo, globalName="the one") is first
             assert first.instance.globalName == "the one"
-            assert system.createActor(Echo).instance.globalName == ""
+            assert system.createActor(Echo).instance.globalName is None
             caller = system.createActor(Caller)
             found: list[Any] = []
             system.tell(
