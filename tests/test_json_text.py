@@ -291,6 +291,12 @@ def test_what_is_not_an_object_has_no_fields(text: bytes) -> None:
         Fields("topic").split(text)
 
 
+def test_an_object_that_is_not_utf8_is_refused() -> None:
+    with pytest.raises(JsonError) as caught:
+        Fields("topic").split(b'{"topic":"\xff"}')
+    assert caught.value.code == "invalid_encoding"
+
+
 def test_a_broken_value_of_an_unknown_field_refuses_the_object() -> None:
     with pytest.raises(JsonError):
         Fields("topic").split(b'{"topic":1,"other":NaN}')

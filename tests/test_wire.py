@@ -177,7 +177,8 @@ def test_data_without_line_ends_is_one_line_byte_for_byte() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "lines"), [(b"a", "a"), (b"a\nb", "a\nb"), (b"a\rb\r\nc", "a\nb\nc"), (b"a\n\nb", "a\n\nb")]
+    ("data", "lines"),
+    [(b"a", "a"), (b"a\nb", "a\nb"), (b"a\rb", "a\nb"), (b"a\rb\r\nc", "a\nb\nc"), (b"a\n\nb", "a\n\nb")],
 )
 def test_an_event_of_any_kind_may_have_lines(data: bytes, lines: str) -> None:
     assert next(events(wire.sse_event("notice", data, "5-1"))) == ("notice", lines, "5-1")
