@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from types import TracebackType
 from typing import Self
 
@@ -17,8 +18,9 @@ class Proxy:
     The switches may be changed at any time, and concern connections that are open too.
     """
 
-    def __init__(self, socket_path: str) -> None:
+    def __init__(self, socket_path: str, *, tls: ssl.SSLContext | None = None) -> None:
         self._socket_path = socket_path
+        self._tls = tls
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.host = "127.0.0.1"
@@ -38,9 +40,9 @@ class Proxy:
 
     async def __aenter__(self) -> Self:
         listener = socket.create_server((self.host, 0))
-        # Small, and so are those of accepted sockets: what the proxy has not read is not acknowledged to the sender.
+        # Small, also for sockets it accepts: what the proxy has not read is not acknowledged to the sender.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _CHUNK_BYTES)
-        self._server = await asyncio.start_server(self._serve, sock=listener)
+        self._server = await asyncio.start_server(self._serve, sock=listener, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -51,6 +53,10 @@ class Proxy:
         self.reset()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.wait_closed()
+
+    @property
+    def open_connections(self) -> int:
+        return len(self._tasks)
 
     def reset(self) -> None:
         """Cut all connections at once, without a word to either side."""

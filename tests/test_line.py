@@ -173,7 +173,7 @@ async def test_a_large_command_on_a_slow_network_is_waited_for_while_it_moves(va
 
 
 @in_loop
-async def test_a_server_without_room_for_another_client_is_told_apart_from_one_that_is_gone(
+async def test_a_server_without_room_for_another_client_has_carried_out_nothing(
     make_valkey: MakeValkey,
 ) -> None:
     server = make_valkey(settings={"maxclients": "1"}).start()
@@ -184,7 +184,6 @@ async def test_a_server_without_room_for_another_client_is_told_apart_from_one_t
                 await line.call("PING")
             assert caught.value.code == "store_unavailable"
             assert not caught.value.is_outcome_unknown
-            assert "no more connections" in caught.value.detail
             occupant.close()
             await until_code(lambda: line.call("PING"), None)
 

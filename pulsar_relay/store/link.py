@@ -142,8 +142,8 @@ class Link:
     def close(self) -> None:
         """End it at once; what is unsent is dropped. `on_lost` will not be called. May be called again."""
         self._on_lost = self._on_reply = _ignore
+        # Not by cancelling the reader: one that had no time to begin would not clean up.
         self._transport.abort()
-        self._reader.cancel()
 
     async def wait_closed(self) -> None:
         """Returns when nothing of it is left."""
