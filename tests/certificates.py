@@ -1,4 +1,4 @@
-"""A certificate for `localhost`, its key and the authority that signed it: good for tests and nothing else."""
+"""A certificate for `localhost`, its key and the authority that signed it: good for tests only."""
 
 from __future__ import annotations
 

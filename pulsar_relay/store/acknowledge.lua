@@ -5,7 +5,10 @@
 
 local function padded(id)
     local ms, n = string.match(id, '^(%d+)-(%d+)$')
-    return ms and #ms <= 20 and #n <= 20 and string.rep('0', 20 - #ms) .. ms .. string.rep('0', 20 - #n) .. n or ''
+    if not ms or #ms > 20 or #n > 20 then
+        return ''
+    end
+    return string.rep('0', 20 - #ms) .. ms .. string.rep('0', 20 - #n) .. n
 end
 
 for i = 2, #ARGV, 2 do

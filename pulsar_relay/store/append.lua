@@ -5,19 +5,19 @@
 -- ARGV  1 max length   2 floor id   3 epoch to use if a new one is needed   4 feed channel   5 worker
 --       6 most bytes to announce inline   7 milliseconds a publish with a key is recognised
 --       8 number of this batch, rising   9 milliseconds a batch is recognised
---       10... the publishes. The usual one, a draft without metadata, time to live or key: '', payload. Any other:
---         '<index of its key among KEYS, or 0> <drafts> <1 or 3> <digest>', then for each draft its payload, and
---         if 3, its metadata or '' and when it expires in Unix milliseconds or ''
--- Reply {prev, epoch, ms, n} if all publishes were new: the drafts have the ids <ms>-<n>, <ms>-<n+1>, ..., and follow
---       prev directly. Else followed by an outcome for each publish: '' new, '!' the key was used with another body,
---       or '<first id> <drafts>' of the earlier attempt.
+--       10... the publishes. The usual one, a draft without metadata, time to live or key: '', payload.
+--         Any other: '<index of its key among KEYS, or 0> <drafts> <1 or 3> <digest>', then for each draft its
+--         payload, and if 3, its metadata or '' and when it expires in Unix milliseconds or ''
+-- Reply {prev, epoch, ms, n} if all publishes were new: the drafts have the ids <ms>-<n>, <ms>-<n+1>, ... and
+--       follow prev directly. Else followed by an outcome for each publish: '' new, '!' the key was used with
+--       another body, or '<first id> <drafts>' of the earlier attempt.
 -- Errors of its own: STALE this worker has appended a later batch; DAMAGED what the keys hold is not ours.
 --
--- An id is <ms>-<n>, n counting the topic's messages. Ids are given here, not by XADD '*': so they stay above the floor
--- when the store has lost its tail or its clock went back, and the distance of two ids tells how many messages lie
--- between them. Ids are compared as zero-padded text, since a number here is a double.
+-- An id is <ms>-<n>, n counting the topic's messages. Ids are given here, not by XADD '*': so they stay above
+-- the floor when the store has lost its tail or its clock went back, and the distance of two ids tells how
+-- many messages lie between them. Ids are compared as zero-padded text, since a number here is a double.
 --
--- Valkey does not roll back. So all that can fail comes before the first write: whatever is refused was not stored.
+-- Valkey does not roll back. So all that can fail comes before the first write: nothing refused was stored.
 
 local stream, meta, batch_key = KEYS[1], KEYS[2], KEYS[3]
 local max_length, floor, new_epoch, batch_number = ARGV[1], ARGV[2], ARGV[3], ARGV[8]
@@ -44,9 +44,9 @@ local function padded(ms, n)
     return string.rep('0', 20 - #ms) .. ms .. string.rep('0', 20 - #n) .. n
 end
 
--- A worker numbers its batches, and has one append of a topic under way at a time. If this one was appended before and
--- only the reply was lost, it is the last one recorded. An older one comes from a connection that was given up: its
--- worker went on without it.
+-- A worker numbers its batches, and has one append of a topic under way at a time. If this one was appended
+-- before and only the reply was lost, it is the last one recorded. An older one comes from a connection that
+-- was given up: its worker went on without it.
 local recorded = redis.call('GET', batch_key)
 if recorded then
     local space = string.find(recorded, ' ', 1, true)
@@ -62,7 +62,7 @@ local known = redis.call('HMGET', meta, 'epoch', 'last', 'largest')
 local epoch, last, largest = known[1] or new_epoch, known[2] or '0-0', tonumber(known[3])
 local last_ms, last_n = parts(last)
 
--- Whoever wrote to the stream behind our back (another server, a hand) made history too: we continue after it.
+-- Whoever wrote to the stream behind our back (another server, a hand) made history too: it is continued.
 if redis.call('XRANGE', stream, '(' .. last, '+', 'COUNT', 1)[1] then
     last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1][1]
     last_ms, last_n = parts(last)
@@ -73,7 +73,7 @@ end
 
 local floor_ms, floor_n = parts(floor)
 if padded(last_ms, last_n) < padded(floor_ms, floor_n) then
-    -- This worker has seen ids the store no longer knows: history was lost, so what follows is another history.
+    -- This worker has seen ids the store no longer knows: history was lost, what follows is another one.
     last, last_ms, last_n, epoch = floor, floor_ms, floor_n, new_epoch
 end
 
@@ -116,7 +116,9 @@ local function xadd(do_call, id, payload, metadata, expiry)
     elseif metadata == '' then
         return do_call('XADD', stream, id, 'payload', payload, 'prev', last, 'expires_at', expiry)
     end
-    return do_call('XADD', stream, id, 'payload', payload, 'prev', last, 'metadata', metadata, 'expires_at', expiry)
+    return do_call(
+        'XADD', stream, id, 'payload', payload, 'prev', last, 'metadata', metadata, 'expires_at', expiry
+    )
 end
 
 -- The first entry alone can be refused: when the stream remembers a higher id that it does not hold any more.
@@ -221,10 +223,10 @@ if first_n then
         end
     end
     if not known[1] then
-        -- A deleted topic's meta is kept for a while only, to remember its last id; the topic lives again.
+        -- A deleted topic's meta expires, having remembered its last id for a while; the topic lives again.
         redis.call('PERSIST', meta)
     end
-    -- Only a hint: a user without permission for the channel must not turn a stored batch into a refused one.
+    -- Only a hint: that a user may not use the channel must not turn a stored batch into a refused one.
     redis.pcall('PUBLISH', ARGV[4], announcement())
     redis.call('SET', batch_key, batch_number .. ' ' .. cmsgpack.pack(reply), 'PX', ARGV[9])
 end

@@ -1,5 +1,5 @@
-"""Appends: the write path to Valkey. One script call a batch; batches of many topics that start in one loop turn share
-one write, and nobody waits for another topic's answer.
+"""Appends: the write path to Valkey. One script call a batch; batches of many topics that start in one loop
+turn share one write, and nobody waits for another topic's answer.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from pulsar_relay.store.refusals import ScriptUnknownError, lost
 logger = logging.getLogger(__name__)
 
 INLINE_FEED_BYTES = 8 * 1024
-"""Batches up to this size travel inside the feed message. Larger ones are named only: payloads of 16 KiB and more
-escape Valkey's limit on a subscriber's output buffer (measured on 9.1.2), and one stuck reader could then fill the
-server."""
+"""Batches up to this size travel inside the feed message. Larger ones are named only: payloads of 16 KiB and
+more escape Valkey's limit on a subscriber's output buffer (measured on 9.1.2), and one stuck reader could
+then fill the server."""
 BATCH_TOKEN_SECONDS = 120
 REPEAT_PAUSE_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.5)
 KNOWN_TOPICS = 100_000
 
 
 class Appends:
-    """Runs append.lua, and repeats an attempt whose outcome is unknown, or that met no store at all, until it is
-    answered or the publish deadline has passed.
+    """Runs append.lua, and repeats an attempt whose outcome is unknown, or that met no store at all, until it
+    is answered or the publish deadline has passed.
     """
 
     def __init__(
@@ -118,8 +118,9 @@ class Appends:
                 was_away = was_away or error.code == "store_unavailable"
                 pause = REPEAT_PAUSE_SECONDS[min(attempt, len(REPEAT_PAUSE_SECONDS) - 1)]
                 pause *= random.uniform(0.5, 1.0)
-                # After one unknown outcome even a definite refusal of the repetition does not tell what became of the
-                # first attempt: the next one may. And a store that was away is not back before it has loaded its data.
+                # After one unknown outcome even a definite refusal of the repetition does not tell what
+                # became of the first attempt: the next one may. And a store that was away is not back before
+                # it has loaded its data.
                 may_repeat = (
                     error.code == "store_unavailable"
                     or is_outcome_unknown

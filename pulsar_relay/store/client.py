@@ -26,7 +26,7 @@ class Client:
         self.pages = Lines(endpoint, max_connections)
 
     async def command(self, *words: Word) -> Any:
-        """Run one command with a short answer. It is not repeated: the error says whether the outcome is known."""
+        """Run one command with a short answer, once: the error says whether its outcome is known."""
         return await self.line.call(*words)
 
     async def aclose(self) -> None:

@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- Delete a topic's stream, and remember for a while the last id it gave, so that it gives none twice.
 --
--- KEYS  1 stream   2 meta hash   ARGV  1 milliseconds to remember   Reply: the last id, or nil if there was no such topic
+-- KEYS  1 stream   2 meta hash   ARGV  1 milliseconds to remember
+-- Reply: the last id, or nil if there was no such topic
 --
 -- Runs on a full server too: it is what makes room again.
 

@@ -2,7 +2,8 @@
 -- What is stored of a topic.
 --
 -- KEYS  1 stream   2 meta hash
--- Reply {epoch or '', entries, id of the oldest entry or '', last id ever given or ''}, nil if there is no such topic
+-- Reply {epoch or '', entries, id of the oldest entry or '', last id ever given or ''}, or nil if there is no
+--       such topic
 
 local function end_id(command, from, to)
     local entry = redis.call(command, KEYS[1], from, to, 'COUNT', 1)[1]

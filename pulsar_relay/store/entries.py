@@ -23,16 +23,16 @@ def message_id(text: bytes | str) -> MessageId:
 
 
 def predecessor(entry: Entry) -> MessageId | None:
-    """The id that the entry names as the one before it; None if another server, or a hand, wrote it without one."""
+    """The id that the entry names as the one before it; None if it was not the relay that wrote it."""
     return _predecessor(dict(zip(entry[1][::2], entry[1][1::2], strict=False)))
 
 
 def messages_from(topic: str, entries: Iterable[Entry], after: MessageId) -> list[Message]:
     """Entries in ascending order, the first of which follows `after`.
 
-    Those the relay wrote are taken as they are. What another server, or a hand, wrote is made fit to be passed on: an
-    entry without a payload is no message and is left out, a payload that is not JSON becomes a JSON string, and an
-    entry that names no predecessor follows the entry before it.
+    Those the relay wrote are taken as they are. What another server, or a hand, wrote is made fit to be
+    passed on: an entry without a payload is no message and is left out, a payload that is not JSON becomes a
+    JSON string, and an entry that names no predecessor follows the entry before it.
     """
     messages = []
     prev, prev_text = after, b""

@@ -1,11 +1,12 @@
 """The feed: what other workers append, as Valkey's pub/sub tells it.
 
-Only a hint, never the truth: what is lost, doubled or late here is repaired by whoever follows a topic, from the stream.
-So a broken connection is replaced quietly, everything followed is subscribed to again, and the followers are told to
-compare.
+Only a hint, never the truth: what is lost, doubled or late here is repaired by whoever follows a topic, from
+the stream. So a broken connection is replaced quietly, everything followed is subscribed to again, and the
+followers are told to compare.
 
-Pub/sub can be deaf without an error: a network that swallows packets, a server that was deposed. So the feed speaks to
-itself through the connection that appends take, and a connection that does not hear it is replaced too.
+Pub/sub can be deaf without an error: a network that swallows packets, a server that was deposed. So the feed
+speaks to itself through the connection that appends take, and a connection that does not hear it is replaced
+too.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ SUBSCRIBED_AT_ONCE = 500
 class Feed:
     """One pub/sub connection for all topics this worker follows.
 
-    `on_fed` is called for each append of another worker. `on_reconnected` is called when the connection was replaced and
-    all that was followed is confirmed again: from then on nothing is missed, and what was missed before must be compared.
+    `on_fed` is called for each append of another worker. `on_reconnected` is called when the connection was
+    replaced and all that was followed is confirmed again: from then on nothing is missed, and what was missed
+    before must be compared.
     """
 
     def __init__(self, client: Client, worker: str, follow_timeout_seconds: float) -> None:
@@ -65,7 +67,7 @@ class Feed:
         self.heard_at: float | None = None
         """When it last heard itself, on the monotonic clock; None before the first time."""
         self.failure: str | None = "store_unavailable"
-        """Why it does not hear, a row of the error table; None while all that is followed is subscribed to."""
+        """Why it does not hear, a row of the error table; None while it hears all that is followed."""
 
     @property
     def is_connected(self) -> bool:
@@ -87,7 +89,7 @@ class Feed:
                 await task
 
     async def follow(self, topic: str) -> None:
-        """Returns when Valkey has confirmed. If it does not in time, StoreError, and the topic is not followed."""
+        """Returns when Valkey has confirmed; StoreError, and no following, if it does not in time."""
         channel = schema.feed(topic).encode()
         loop = asyncio.get_running_loop()
         follow = self._follows[channel] = loop.create_future()
@@ -213,7 +215,7 @@ class Feed:
 
     def _on_subscribed(self, channel: bytes) -> None:
         if self._resubscribing:
-            # Confirmations come in the order of asking: the first ones are those of the connection's beginning.
+            # Confirmations come in the order of asking: the connection's first ones are first.
             self._resubscribing -= 1
             if not self._resubscribing and self._resubscribed is not None and not self._resubscribed.done():
                 self._resubscribed.set_result(None)
@@ -238,9 +240,9 @@ class Feed:
 
 
 def _fed(topic: str, data: bytes) -> Fed:
-    """The announcement of append.lua: `<worker> <prev> <last> <epoch>`, then, if it carries the drafts, for each
-    `<bytes of payload>` or `<bytes of payload>.<bytes of metadata>.<expiry>`, then a line feed and their texts.
-    ValueError or IndexError if it is something else.
+    """The announcement of append.lua: `<worker> <prev> <last> <epoch>`, then, if it carries the drafts, for
+    each `<bytes of payload>` or `<bytes of payload>.<bytes of metadata>.<expiry>`, then a line feed and their
+    texts. ValueError or IndexError if it is something else.
     """
     end = data.index(b"\n")
     words = data[:end].decode("ascii").split(" ")

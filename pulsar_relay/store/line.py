@@ -5,8 +5,9 @@
                ▼                          ▼
          not carried out           outcome unknown
 
-Valkey answers a connection's commands in their order, so nobody waits for another's answer before asking, and what is
-asked within one turn of the loop leaves in one write. Nothing is repeated here: only the caller knows what may be.
+Valkey answers a connection's commands in their order, so nobody waits for another's answer before asking, and
+what is asked within one turn of the loop leaves in one write. Nothing is repeated here: only the caller knows
+what may be.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 REDIAL_SECONDS = 0.05
 """Least time from one failed attempt to connect to the next."""
 LOOKS = 4
-"""A connection is given up after so many looks in a row at it without a sign of life, spread over the timeout."""
+"""A connection is given up after so many looks without a sign of life, spread over the timeout."""
 
 Answer = asyncio.Future[Any]
 
@@ -54,10 +55,10 @@ class Line:
         return len(self._queued) + len(self._sent)
 
     def call(self, *words: Word) -> Answer:
-        """Send one command. The future gets the reply, or a StoreError that says whether the outcome is known.
+        """Send one command. The future gets the reply, or a StoreError that knows about the outcome.
 
-        Cancelling the future harms nobody else: a command not yet sent is not sent, and the reply to one that was is
-        dropped. Commands are carried out in the order of the calls, as long as the connection lasts.
+        Cancelling the future harms nobody else: a command not yet sent is not sent, and the reply to one that
+        was is dropped. Commands are carried out in the order of the calls, as long as the connection lasts.
         """
         loop = asyncio.get_running_loop()
         answer: Answer = loop.create_future()
@@ -115,7 +116,7 @@ class Line:
 
     def _on_reply(self, reply: Any) -> None:
         if not self._sent:
-            # Valkey says something nobody asked for, as before it closes the connection of a client it has no room for.
+            # Nobody asked for this; were it taken for the next answer, all that follow would be wrong.
             logger.warning("line: an unexpected answer, connecting anew")
             self._drop_link()
             return
@@ -148,8 +149,8 @@ class Line:
             if not answer.done():
                 answer.set_exception(StoreError(error.code, error.detail))
 
-    # A black-holed connection stays open and silent. One timer watches all commands of the line. It counts looks and
-    # not seconds: while this process itself had no time, the server may well have answered.
+    # A black-holed connection stays open and silent. One timer watches all commands of the line. It counts
+    # looks and not seconds: while this process itself had no time, the server may well have answered.
 
     def _start_watch(self) -> None:
         self._quiet_looks = self._untaken_bytes = 0
@@ -180,7 +181,7 @@ class Line:
 
 
 class Lines:
-    """Up to `max_lines` lines, each for one command at a time: for answers so large that nobody should wait behind them."""
+    """Up to `max_lines` lines for one command at a time each: nobody waits behind another's large answer."""
 
     def __init__(self, endpoint: Endpoint, max_lines: int) -> None:
         self._endpoint = endpoint
@@ -198,7 +199,7 @@ class Lines:
         return await answer
 
     async def call_all(self, *commands: tuple[Word, ...]) -> list[Any]:
-        """Several commands, sent in one write with nothing in between; raises the first error among the answers."""
+        """Several commands, sent together with nothing in between; raises the first of their errors."""
         line = await self._free_line()
         answers = asyncio.gather(*[line.call(*words) for words in commands])
         answers.add_done_callback(lambda _: self._release(line))

@@ -1,8 +1,8 @@
 """Link: one connection to Valkey, for one life. It is opened, used and lost; who needs another opens another.
 
-valkey-py's connection does what differs between servers (sockets, TLS, authentication, the parser). Its client and
-its pool are not used: they wait for each answer before they send the next command, and make several tasks and timers
-for each.
+valkey-py's connection does what differs between servers (sockets, TLS, authentication, the parser). Its
+client and its pool are not used: they wait for each answer before they send the next command, and make
+several tasks and timers for each.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def pack(words: tuple[Word, ...]) -> bytes:
 
 
 class _TlsConnection(SSLConnection):
-    """One with the given context: valkey-py's own checks no host name, reads the system's certificates for each
-    connection anew, and trusts them beside the file it is given."""
+    """One with the given context: valkey-py's own checks no host name, reads the system's certificates for
+    each connection anew, and trusts them beside the file it is given."""
 
     def __init__(self, *, tls: ssl.SSLContext, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -51,7 +51,7 @@ class _TlsConnection(SSLConnection):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where Valkey is, and how to get in. `command_timeout_seconds` is the silence after which a link is given up."""
+    """Where Valkey is, how to get in, and how long to wait for it."""
 
     connection_class: type[AbstractConnection]
     connect_timeout_seconds: float
@@ -68,7 +68,7 @@ class Endpoint:
             "lib_name": "pulsar-relay",
             "lib_version": __version__,
             "socket_read_size": READ_BYTES,
-            # Deadlines are ours: those of valkey-py cost a task for each command, and a connection for each slow one.
+            # Deadlines are kept elsewhere: those of valkey-py cost a task for each command.
             "socket_timeout": None,
             "socket_connect_timeout": settings.connect_timeout_seconds,
         }
@@ -91,8 +91,9 @@ class Endpoint:
 
 
 class Link:
-    """Made open by `Link.open`. `on_reply` gets each reply, and each message of a subscription, in order; an error Valkey
-    answers with comes as a StoreError. `on_lost` is called once when the link ends without `close`; no reply follows.
+    """Made open by `Link.open`. `on_reply` gets each reply, and each message of a subscription, in order; an
+    error Valkey answers with comes as a StoreError. `on_lost` is called once when the link ends without
+    `close`; no reply follows.
 
     Neither may raise.
     """

@@ -1,8 +1,8 @@
 """Pages: the read path from Valkey, bounded by messages and by bytes.
 
-XRANGE alone cannot be bounded by bytes, so read.lua walks the entries; but a script handles each of them several times
-over, for six times the price. Where the size of a topic's largest entry is known, the bound is kept by asking for few
-enough, and XRANGE answers without the script:
+XRANGE alone cannot be bounded by bytes, so read.lua walks the entries; but a script handles each of them
+several times over, for six times the price. Where the size of a topic's largest entry is known, the bound is
+kept by asking for few enough, and XRANGE answers without the script:
 
     MULTI, XRANGE (<cursor> <last id known> COUNT n, prove.lua, EXEC
 """

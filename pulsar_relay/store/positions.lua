@@ -1,7 +1,8 @@
 #!lua flags=no-writes
 -- Where the streams of some topics stand, without touching a payload.
 --
--- KEYS  stream and meta hash of each topic, alternating   Reply: epoch or '' and last id ever given or '' of each
+-- KEYS  stream and meta hash of each topic, alternating
+-- Reply: epoch or '' and last id ever given or '' of each topic, alternating
 
 local reply = {}
 for i = 1, #KEYS, 2 do

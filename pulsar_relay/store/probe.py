@@ -64,7 +64,7 @@ class ProbeReport:
 
 
 class Probe:
-    """Writes to the store every `interval_seconds`, and remembers how that went. `clock` is monotonic, in seconds."""
+    """Writes to the store every `interval_seconds`, and remembers how that went. `clock` is monotonic."""
 
     def __init__(
         self,

@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- What proves where the reader of a page stands; the first part of read.lua's reply, for a page that was read without it.
+-- What proves where the reader of a page stands: what read.lua tells of it, for a page read without that.
 --
 -- KEYS  1 stream   2 meta hash   ARGV  1 cursor, exclusive   2 id up to which the page was read
 -- Reply {epoch or '', last id ever given or '', id of the oldest entry or '', its predecessor or '',

@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- Read one page of a topic's stream, bounded by entries and by bytes, with what proves where the reader stands.
+-- Read one page of a topic's stream, bounded by entries and bytes, with what proves where its reader stands.
 --
 -- KEYS  1 stream   2 meta hash
 -- ARGV  1 cursor, exclusive ('' for the end where the direction begins)   2 most entries   3 most bytes
@@ -8,8 +8,8 @@
 --        1 if the cursor is an entry else 0, largest entry in bytes or '' if unknown,
 --        1 if there is more else 0, entries}; at least one entry if there is any
 --
--- XRANGE cannot be bounded by bytes. What it could bring at most is known where we wrote all entries ourselves: the
--- largest one is kept in the meta hash. Elsewhere entries are fetched one by one.
+-- XRANGE cannot be bounded by bytes. What it could bring at most is known where we wrote all entries
+-- ourselves: the largest one is kept in the meta hash. Elsewhere entries are fetched one by one.
 
 local stream = KEYS[1]
 local cursor, most_entries, most_bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -37,7 +37,8 @@ end
 
 local meta = redis.call('HMGET', KEYS[2], 'epoch', 'last', 'largest')
 local last, largest = meta[2] or '', tonumber(meta[3])
-if last ~= LAST_OF_ALL and redis.call('XRANGE', stream, last == '' and '-' or '(' .. last, '+', 'COUNT', 1)[1] then
+local from = last == '' and '-' or '(' .. last
+if last ~= LAST_OF_ALL and redis.call('XRANGE', stream, from, '+', 'COUNT', 1)[1] then
     -- Somebody else wrote to the stream since.
     last, largest = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1][1], nil
 end

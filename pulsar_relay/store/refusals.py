@@ -1,7 +1,7 @@
 """What Valkey's errors, and the loss of a connection to it, mean to whoever asked: a row of the error table.
 
-Definite refusals (nothing was stored, nothing will be) are told apart from unknown outcomes (the command was sent,
-the answer never came). Texts of Valkey go no further than the log: they can carry keys and values.
+Definite refusals (nothing was stored, nothing will be) are told apart from unknown outcomes (the command was
+sent, the answer never came). Texts of Valkey go no further than the log: they can carry keys and values.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Retention: trims by age the topics that no worker has open, and keeps the index of topics true.
 
-One worker at a time does it, whoever holds the lease. It walks the index in slices and rests after each in proportion to what the
-slice took, so that a million topics delay nobody; a topic's newest message survives any age. What an open topic's actor has trimmed
-already costs a look.
+One worker at a time does it, whoever holds the lease. It walks the index in slices and rests after each in
+proportion to what the slice took, so that a million topics delay nobody; a topic's newest message survives
+any age. What an open topic's actor has trimmed already costs a look.
 
-The index can be wrong after somebody deleted keys by hand: a name without a stream is taken out as the walk meets it, and a stream
-without a name is found by a slow scan of the keys.
+The index can be wrong after somebody deleted keys by hand: a name without a stream is taken out as the walk
+meets it, and a stream without a name is found by a slow scan of the keys.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SLICE_TOPICS = 100
 SCAN_KEYS = 500
 SCANS_A_WALK = 20
 TRIMS_A_TOPIC = 20
-"""A trim removes 10,000 entries at most, so that other commands get their turn; what is left goes with the next walk."""
+"""Each removes 10,000 entries at most, so that others get their turn; the rest goes with the next walk."""
 TRIMMED_AT_ONCE = 10_000
 MIN_LEASE_MS = 10_000
 REST = 10
@@ -147,12 +147,12 @@ class Retention:
 
     async def _unlist(self, topic: str) -> None:
         await self._client.command("ZREM", schema.TOPICS, topic)
-        # Made between the look and the removal? Then it must be listed, as whoever made it had listed it before.
+        # Made between the look and the removal? Then whoever made it has listed it in vain.
         if await self._client.command("EXISTS", schema.stream(topic)):
             await self._client.command("ZADD", schema.TOPICS, 0, topic)
 
     async def _list_found(self) -> bool:
-        """One step of the scan: enter the topics found into the index. True when it has been through all keys."""
+        """One step of the scan: list the topics found. True when it has been through all keys."""
         words = ("MATCH", schema.stream("*"), "COUNT", SCAN_KEYS, "TYPE", "stream")
         self._scan_cursor, keys = await self._client.command("SCAN", self._scan_cursor, *words)
         topics = [topic for key in keys if (topic := schema.topic_of(key)) is not None]

@@ -1,21 +1,23 @@
 """Every key the relay uses in Valkey, on one screen.
 
-| key                                 | type    | holds                                                                 |
-| ----------------------------------- | ------- | --------------------------------------------------------------------- |
-| `topic:<topic>:stream`              | stream  | entries `<ms>-<n>`: payload, prev, optional metadata, expires_at      |
-| `{<stream key>}:meta`               | hash    | epoch: names this history of the stream; last: the last id ever given |
-|                                     |         | largest: bytes of the largest entry; absent if others write here too  |
-| `{<stream key>}:idem:<scope>:<key>` | string  | `<digest> <first id> <count>` of an idempotent publish; expires       |
-| `{<stream key>}:batch:<life>`       | string  | a worker's last batch and its reply, should that get lost; expires    |
-| `{<stream key>}:feed`               | channel | announces appends to other workers                                    |
-| `relay:feed:<worker>`               | channel | a worker's feed speaks to itself here, to know that it hears          |
-| `client:<client id>:offset`         | hash    | topic -> acknowledged cursor of a named client; expires               |
-| `relay:topics`                      | zset    | names of all topics, all with score 0, so in alphabetical order       |
-| `relay:retention`                   | string  | which worker trims the topics nobody has open; expires                |
-| `relay:cookie-key`                  | string  | key that signs the cursor cookies, shared by all workers              |
-| `relay:probe:<worker>`              | string  | what the readiness probe wrote last; expires                          |
+| key                                 | type    | holds                                                      |
+| ----------------------------------- | ------- | --------------------------------------------------------- |
+| `topic:<topic>:stream`              | stream  | entries `<ms>-<n>`: payload, prev; metadata, expires_at    |
+| `{<stream key>}:meta`               | hash    | epoch: names this history of the stream                    |
+|                                     |         | last: the last id ever given                               |
+|                                     |         | largest: bytes of the largest entry; none if others wrote  |
+| `{<stream key>}:idem:<scope>:<key>` | string  | `<digest> <first id> <count>` of an idempotent publish     |
+| `{<stream key>}:batch:<life>`       | string  | a worker's last batch and its reply, should that get lost  |
+| `{<stream key>}:feed`               | channel | announces appends to other workers                         |
+| `relay:feed:<worker>`               | channel | a worker's feed speaks to itself, to know that it hears |
+| `client:<client id>:offset`         | hash    | topic -> acknowledged cursor of a named client             |
+| `relay:topics`                      | zset    | names of all topics, with score 0: in alphabetical order   |
+| `relay:retention`                   | string  | which worker trims the topics nobody has open              |
+| `relay:cookie-key`                  | string  | key that signs the cursor cookies, shared by all workers   |
+| `relay:probe:<worker>`              | string  | what the readiness probe wrote last                        |
 
-The braces make a topic's keys share the slot of its stream in a cluster. A topic's name has no brace and no colon.
+Strings other than the cookie key expire, and so do acknowledged cursors and the meta hash of a deleted topic.
+The braces make a topic's keys share the slot of its stream in a cluster; its name has no brace and no colon.
 An entry without `prev` was written by another server, or by hand; such entries may carry a `timestamp`.
 """
 

@@ -1,7 +1,8 @@
 """ValkeyStore: the `Store` port over Valkey Streams.
 
-A topic is one stream and a small meta hash beside it (the keys: `schema.py`). Every write is one script call, so that what belongs
-together happens together, whoever dies when. Nothing here keeps a message: what is in memory is the actors' business.
+A topic is one stream and a small meta hash beside it (the keys: `schema.py`). Every write is one script call,
+so that what belongs together happens together, whoever dies when. Nothing here keeps a message: what is in
+memory is the actors' business.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from pulsar_relay.store.link import Word
 from pulsar_relay.store.pages import Pages
 
 DELETED_META_SECONDS = 7 * 24 * 3600
-"""How long a deleted topic's last id is remembered. Ids start with the clock, so this guards against one set back."""
+"""How long a deleted topic's last id is remembered. Ids start with the clock, so this guards against one set
+back."""
 ACKNOWLEDGED_SECONDS = 30 * 24 * 3600
 TRIMMED_AT_ONCE = 10_000
 POSITIONS_AT_ONCE = 100
@@ -31,8 +33,8 @@ POSITIONS_AT_ONCE = 100
 class ValkeyStore:
     """Implements `actors.protocol.Store` and `Archive`. All methods raise StoreError only.
 
-    `worker` names this process in this life, and is the name its `feed` has: two that share a name do not hear each
-    other.
+    `worker` names this process in this life, and is the name its `feed` has: two that share a name do not
+    hear each other.
     """
 
     def __init__(self, client: Client, feed: Feed, worker: str, settings: StorageSettings) -> None:

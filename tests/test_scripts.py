@@ -1,0 +1,58 @@
+"""The Lua scripts as files, and what holds for all of them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import valkey as valkey_client
+
+import pulsar_relay.store
+
+SCRIPTS = sorted(Path(pulsar_relay.store.__file__).parent.glob("*.lua"))
+WRITING = {"append", "acknowledge", "delete", "trim"}
+MAKING_ROOM = {"delete", "trim"}
+
+
+def _name(path: Path) -> str:
+    return path.stem
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=_name)
+def test_a_script_says_whether_it_writes(path: Path) -> None:
+    first = path.read_text("utf-8").splitlines()[0]
+    if path.stem in MAKING_ROOM:
+        assert first == "#!lua flags=allow-oom"
+    elif path.stem in WRITING:
+        assert first == "#!lua"
+    else:
+        assert first == "#!lua flags=no-writes"
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=_name)
+def test_a_script_is_loadable_has_short_lines_and_tells_its_keys(path: Path, valkey: str) -> None:
+    text = path.read_text("utf-8")
+    with valkey_client.Valkey(unix_socket_path=valkey) as client:
+        client.script_load(text)
+    assert max(map(len, text.splitlines())) <= 110
+    assert re.search(r"^-- KEYS ", text, re.MULTILINE)
+    assert re.search(r"^-- .*Reply", text, re.MULTILINE) or path.stem == "acknowledge"
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=_name)
+def test_a_script_names_no_key_that_it_was_not_given(path: Path) -> None:
+    # In a cluster, and with permissions by key, only declared keys may be touched.
+    calls = re.findall(r"(?:redis\.p?call|[( ]call|do_call)\('[A-Z]+', ([^,)]+)", path.read_text("utf-8"))
+    named = {
+        "stream",
+        "meta",
+        "key",
+        "batch_key",
+        "KEYS[1]",
+        "KEYS[2]",
+        "KEYS[i + 1]",
+        "ARGV[4]",  # append's feed channel
+        "'STREAM'",  # XINFO STREAM stream
+    }
+    assert set(calls) <= named
