@@ -1,6 +1,7 @@
 """Metrics: what the worker counts, in Prometheus' terms.
 
-The actors count in plain integers; here they are read when somebody scrapes. No series has a label whose values a client can invent.
+The actors count in plain integers; here they are read when somebody scrapes. No series has a label whose
+values a client can invent.
 """
 
 from __future__ import annotations

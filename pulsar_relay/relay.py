@@ -1,7 +1,7 @@
 """Relay: the one object the front end knows. Where `await` meets actor.
 
-Each method sends a message and awaits its answer; a refusal is raised as `RelayError`. It holds no message and no subscription
-itself, only who is connected by which transport.
+Each method sends a message and awaits its answer; a refusal is raised as `RelayError`. It holds no message
+and no subscription itself, only who is connected by which transport.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from actors.protocol import (
     Acknowledge,
     Archive,
     Census,
-    CountTopics,
     CompareNow,
     Counters,
+    CountTopics,
     Dedupe,
     DeleteTopic,
     Describe,
@@ -58,7 +58,9 @@ T = TypeVar("T")
 
 
 class Subscriber:
-    """A connection's line to its `SubscriberActor`. Every method returns at once; answers go to the connection's sink."""
+    """A connection's line to its `SubscriberActor`. Every method returns at once; answers go to the
+    connection's sink.
+    """
 
     __slots__ = ("_address", "_base", "_is_gone", "_on_gone")
 
@@ -147,7 +149,9 @@ class Relay:
     def open_subscriber(
         self, sink: Sink, transport: str, *, completes: bool = False, max_messages: int | None = None
     ) -> Subscriber:
-        """A subscriber that writes to `sink`; `completes` makes it a long-poll, with at most `max_messages` a topic."""
+        """A subscriber that writes to `sink`; `completes` makes it a long-poll, with at most `max_messages`
+        a topic.
+        """
         if not self.is_accepting:
             raise RelayError("shutting_down")
         address = self._system.createActor(SubscriberActor)

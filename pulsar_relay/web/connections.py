@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Iterator
-from typing import Any, Protocol
-from weakref import WeakSet
+from typing import Protocol
+
+RECONNECT_MILLISECONDS = 500
 
 
 class Leaving(Protocol):
@@ -14,37 +16,35 @@ class Leaving(Protocol):
 
 
 class OpenConnections:
-    """The polls, streams and sockets that are open in this worker, and the requests that are being answered."""
+    """The polls, streams and sockets that are open in this worker."""
 
     def __init__(self) -> None:
+        # By identity: handlers are compared by nobody.
         self._open: dict[int, Leaving] = {}
-        # Weak: a request whose connection broke is never finished, but it goes.
-        self._requests: WeakSet[Any] = WeakSet()
         self._changed = asyncio.Event()
 
     def add(self, connection: Leaving) -> None:
         self._open[id(connection)] = connection
 
     def discard(self, connection: Leaving) -> None:
-        self._open.pop(id(connection), None)
-        self._changed.set()
+        """May be called again."""
+        if self._open.pop(id(connection), None) is not None:
+            self._changed.set()
 
-    def begin(self, request: object) -> None:
-        """A request has come in."""
-        self._requests.add(request)
-
-    def end(self, request: object) -> None:
-        """It is answered."""
-        self._requests.discard(request)
-        self._changed.set()
+    def reconnect_milliseconds(self) -> int:
+        """When a connection that is ended now should come back: another time for each, so that the next
+        relay is not met by all of them at once.
+        """
+        return random.randint(RECONNECT_MILLISECONDS, 2 * RECONNECT_MILLISECONDS + len(self._open))
 
     async def drained(self) -> None:
-        """Wait until nothing is open and everything is answered."""
-        while self._open or self._requests:
+        """Wait until nothing is open."""
+        while self._open:
             self._changed.clear()
             await self._changed.wait()
 
     def __iter__(self) -> Iterator[Leaving]:
+        """Those open now; they may leave meanwhile."""
         return iter(list(self._open.values()))
 
     def __len__(self) -> int:

@@ -1,8 +1,9 @@
 """CursorCookie: where a client's last poll ended, kept by the client without its knowing.
 
-A client that polls without `since` would lose what is published between two polls. HTTP libraries send cookies back by themselves, so
-the answer carries its end positions in one. It is signed: a position is cheap to make up, but a cookie that was tampered with or is
-another relay's must read as no cookie, never as a place to skip to.
+A client that polls without `since` would lose what is published between two polls. HTTP libraries send
+cookies back by themselves, so the answer carries its end positions in one. It is signed: a position is
+cheap to make up, but a cookie that was tampered with or is another relay's must read as no cookie, never as
+a place to skip to.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from actors.stream import MessageId
 
 _SIGNATURE_BYTES = 12
 _MOST_TOPICS = 64
-"""A browser keeps cookies up to 4,096 bytes; a topic takes up to 52. The positions longest unused are dropped first."""
+"""A browser keeps cookies up to 4,096 bytes; a topic takes up to 52. The positions longest unused are
+dropped first.
+"""
 
 
 class CursorCookie:
@@ -38,7 +41,9 @@ class CursorCookie:
         return f"{text}.{self._sign(text)}"
 
     def read(self, value: str | None, topics: Sequence[str]) -> dict[str, MessageId]:
-        """The positions of those `topics` the cookie has one for; none if it is missing, damaged or not ours."""
+        """The positions of those `topics` the cookie has one for; none if it is missing, damaged or not
+        ours.
+        """
         positions = self._positions(value)
         shorts = {topic: _short(topic) for topic in topics}
         return {

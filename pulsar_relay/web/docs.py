@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pulsar_relay.web.handler import ApiHandler
 
 
 class OpenApiHandler(ApiHandler):
     """GET /openapi.json"""
 
-    def initialize(self, document: bytes, **kwargs: Any) -> None:
-        super().initialize(**kwargs)
+    def initialize(self, document: bytes) -> None:
         self.document = document
 
     def get(self) -> None:
@@ -23,8 +20,7 @@ class OpenApiHandler(ApiHandler):
 class DocsHandler(ApiHandler):
     """GET /docs"""
 
-    def initialize(self, page: bytes, policy: str, **kwargs: Any) -> None:
-        super().initialize(**kwargs)
+    def initialize(self, page: bytes, policy: str) -> None:
         self.page = page
         self.policy = policy
 

@@ -1,4 +1,4 @@
-"""ApiHandler: what all HTTP handlers share: the relay, one shape of errors, and no page of Tornado's own."""
+"""ApiHandler: what all HTTP handlers share: one shape of errors, and no page of Tornado's own."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from types import TracebackType
 from typing import Any
 
 import msgspec
-from tornado.web import HTTPError, MissingArgumentError, RequestHandler
+from tornado.routing import PathMatches
+from tornado.web import HTTPError, RequestHandler
 
-from pulsar_relay.errors import RelayError, render
-from pulsar_relay.relay import Relay
-from pulsar_relay.settings import Settings
-from pulsar_relay.web.connections import OpenConnections
+from pulsar_relay.errors import FieldError, RelayError, render
 
 logger = logging.getLogger(__name__)
 
@@ -21,26 +19,28 @@ _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
 class ApiHandler(RequestHandler):
-    """Handlers raise `RelayError`; anything else they raise is a bug, answered 500 without a word of what it was, and logged."""
-
-    def initialize(self, relay: Relay, settings: Settings, connections: OpenConnections) -> None:
-        self.relay = relay
-        self.limits = settings
-        self.connections = connections
-
-    def prepare(self) -> None:
-        self.connections.begin(self)
-
-    def on_finish(self) -> None:
-        self.connections.end(self)
+    """Handlers raise `RelayError`; anything else they raise is a bug, answered 500 without a word of what it
+    was, and logged.
+    """
 
     def set_default_headers(self) -> None:
         self.clear_header("Server")
         self.set_header("Content-Type", "application/json")
+        # Answers hold what strangers published, at one moment.
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("X-Content-Type-Options", "nosniff")
 
     def compute_etag(self) -> None:
         # Answers are made for one client at one moment; hashing them would be work for nobody.
         return None
+
+    def body(self) -> bytes:
+        """The request's body as it was sent; a compressed one is refused by name."""
+        encoding = self.request.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding not in ("", "identity"):
+            wrong = FieldError(("body",), "must be sent without `Content-Encoding`", "content_encoding")
+            raise RelayError("unsupported_media_type", errors=[wrong])
+        return self.request.body
 
     def answer(self, value: Any, status: int = 200) -> None:
         """Finish with `value` as JSON; bytes are JSON text already."""
@@ -58,9 +58,8 @@ class ApiHandler(RequestHandler):
             logger.error("%s %s failed", self.request.method, self.request.path, exc_info=(typ, value, tb))
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Called by Tornado for whatever a handler raised."""
         error = kwargs["exc_info"][1] if "exc_info" in kwargs else None
-        if isinstance(error, MissingArgumentError):
-            error = RelayError("invalid_request", f"the query parameter {error.arg_name} is missing")
         if not isinstance(error, RelayError):
             error = RelayError(_STATUS_CODES.get(status_code, "internal_error"))
         status, headers, body = render(error)
@@ -81,5 +80,22 @@ class ApiHandler(RequestHandler):
 
 
 class NotFoundHandler(ApiHandler):
+    """What is at no address. With a slash too many the client is led to the address it meant, as by the older
+    relay.
+    """
+
     def prepare(self) -> None:
+        path, slash, _ = self.request.path.rpartition("/")
+        if slash and path and self.request.path.endswith("/") and self._is_address(path):
+            query = f"?{self.request.query}" if self.request.query else ""
+            # 307 and no other: the method and the body go along. Without a host, which a proxy may have
+            # changed.
+            self.set_status(307)
+            self.set_header("Location", path + query)
+            self.finish()
+            return
         raise RelayError("not_found")
+
+    def _is_address(self, path: str) -> bool:
+        matchers = [rule.matcher for rule in self.application.wildcard_router.rules]
+        return any(isinstance(matcher, PathMatches) and matcher.regex.match(path) for matcher in matchers)

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from pulsar_relay import __version__
+from pulsar_relay.relay import Relay
 from pulsar_relay.store.probe import Probe
 from pulsar_relay.web.handler import ApiHandler
 
@@ -26,8 +27,8 @@ class HealthHandler(ApiHandler):
 class ReadyHandler(ApiHandler):
     """GET /ready: a write to the store succeeded within the last seconds, and the relay is not stopping."""
 
-    def initialize(self, probe: Probe, **kwargs: Any) -> None:
-        super().initialize(**kwargs)
+    def initialize(self, relay: Relay, probe: Probe) -> None:
+        self.relay = relay
         self.probe = probe
 
     def get(self) -> None:
@@ -45,8 +46,7 @@ class ReadyHandler(ApiHandler):
 class MetricsHandler(ApiHandler):
     """GET /metrics"""
 
-    def initialize(self, registry: CollectorRegistry, **kwargs: Any) -> None:
-        super().initialize(**kwargs)
+    def initialize(self, registry: CollectorRegistry) -> None:
         self.registry = registry
 
     def get(self) -> None:

@@ -1,29 +1,31 @@
 """Outbox: what one connection was handed and the kernel has not taken yet, between its high and its low mark.
 
-Bytes go to Tornado's stream as they are: one write a batch, the same bytes object for every subscriber that shares it.
+Bytes go to Tornado's stream as they are: one write a batch, the same bytes object for every subscriber that
+shares it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
-from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 
 
 class Outbox:
-    """Counts a stream's unsent bytes. Above `high_bytes` `write` says so; at `low_bytes` or below `on_drained` is called, once for each time
-    it was above. If it stays above for `stall_seconds` without a byte going out, `on_stalled` is called.
+    """Counts a stream's unsent bytes.
 
-    Tornado keeps the count itself (total written, total taken), and a future for each write; neither is public. They are read here and
-    nowhere else.
+    Above `high_bytes` `write` says so; at `low_bytes` or below `on_drained` is called, once for each time it
+    was above. If it stays above for `stall_seconds` without a byte going out, `on_stalled` is called.
+
+    Tornado keeps the counts itself (bytes written, bytes taken, a future for each write), but shows them to
+    nobody. They are read here and nowhere else; a test holds them to what they are taken for.
     """
 
     __slots__ = (
+        "_drained",
         "_high_bytes",
-        "_is_full",
+        "_is_closed",
         "_low_bytes",
         "_on_drained",
         "_on_stalled",
@@ -31,6 +33,7 @@ class Outbox:
         "_stall_timer",
         "_stream",
         "_taken_at_check",
+        "is_full",
     )
 
     def __init__(
@@ -49,43 +52,56 @@ class Outbox:
         self._stall_seconds = stall_seconds
         self._on_drained = on_drained
         self._on_stalled = on_stalled
-        self._is_full = False
-        self._stall_timer: Any = None
+        self.is_full = False
+        """Above the high mark, and not down to the low one since."""
+        self._is_closed = False
+        self._drained: asyncio.Future[None] | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
         self._taken_at_check = 0
 
     @property
     def size_bytes(self) -> int:
         """Bytes written here that the kernel has not taken."""
-        stream: Any = self._stream
-        return int(stream._total_write_index - stream._total_write_done_index)
+        stream = self._stream
+        return stream._total_write_index - stream._total_write_done_index
+
+    @property
+    def taken_bytes(self) -> int:
+        """Bytes of this stream that the kernel ever took."""
+        return self._stream._total_write_done_index
 
     def write(self, data: bytes) -> bool:
-        """Hand `data` to the stream. True: the outbox is above its high mark. A closed stream swallows it."""
+        """Hand `data` to the stream. True: the outbox is full. Once closed, here or by the peer, it
+        swallows it.
+        """
         stream = self._stream
-        if stream.closed():
+        if self._is_closed or stream.closed():
             return False
-        # The future is for those who wait for one write; here the marks do.
-        stream.write(data).add_done_callback(_ignore_closed)
-        if self.size_bytes <= self._high_bytes:
+        stream.write(data)
+        if self.is_full:
+            return True
+        if stream._total_write_index - stream._total_write_done_index <= self._high_bytes:
             return False
-        if not self._is_full:
-            self._is_full = True
-            self._watch()
+        self.is_full = True
+        self._taken_at_check = stream._total_write_done_index
+        self._stall_timer = asyncio.get_running_loop().call_later(self._stall_seconds, self._check_stall)
+        self._await_low_mark()
         return True
 
-    def close(self) -> None:
-        if self._stall_timer is not None:
-            IOLoop.current().remove_timeout(self._stall_timer)
-            self._stall_timer = None
+    async def drained(self) -> None:
+        """Wait until the outbox is not full, or closed."""
+        if self.is_full and not self._is_closed:
+            if self._drained is None:
+                self._drained = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._drained)
 
-    def _watch(self) -> None:
-        stream: Any = self._stream
-        self._taken_at_check = stream._total_write_done_index
-        self._stall_timer = IOLoop.current().call_later(self._stall_seconds, self._check_stall)
-        self._await_low_mark()
+    def close(self) -> None:
+        """Take nothing more. What was written before still goes out, as long as the stream is open."""
+        self._is_closed = True
+        self._end_wait()
 
     def _await_low_mark(self) -> None:
-        stream: Any = self._stream
+        stream = self._stream
         enough = stream._total_write_index - self._low_bytes
         for end_index, future in stream._write_futures:
             if end_index >= enough:
@@ -93,27 +109,29 @@ class Outbox:
                 return
 
     def _on_taken(self, future: asyncio.Future[None]) -> None:
-        if future.cancelled() or future.exception() is not None or not self._is_full:
+        if self._is_closed or future.cancelled() or future.exception() is not None:
             return
         if self.size_bytes > self._low_bytes:
             self._await_low_mark()
             return
-        self._is_full = False
-        self.close()
+        self.is_full = False
+        self._end_wait()
         self._on_drained()
 
+    def _end_wait(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+        if self._drained is not None:
+            if not self._drained.done():
+                self._drained.set_result(None)
+            self._drained = None
+
     def _check_stall(self) -> None:
-        stream: Any = self._stream
         self._stall_timer = None
-        if not self._is_full or stream.closed():
-            return
-        if stream._total_write_done_index == self._taken_at_check:
+        taken = self.taken_bytes
+        if taken == self._taken_at_check:
             self._on_stalled()
             return
-        self._taken_at_check = stream._total_write_done_index
-        self._stall_timer = IOLoop.current().call_later(self._stall_seconds, self._check_stall)
-
-
-def _ignore_closed(future: asyncio.Future[None]) -> None:
-    if not future.cancelled():
-        future.exception()
+        self._taken_at_check = taken
+        self._stall_timer = asyncio.get_running_loop().call_later(self._stall_seconds, self._check_stall)

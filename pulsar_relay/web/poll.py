@@ -6,16 +6,21 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from operator import attrgetter
 
-from actors.protocol import Expire, Notice, Start, Subscribe, Wanted
+from actors.protocol import Expire, Notice, Subscribe
 from actors.stream import Batch, Message, MessageId
 from pulsar_relay import wire
 from pulsar_relay.errors import RelayError
-from pulsar_relay.cursors import place
+from pulsar_relay.relay import Relay, Subscriber
 from pulsar_relay.requests import PollRequest, RequestReader
+from pulsar_relay.web.beginnings import beginnings
+from pulsar_relay.web.connections import OpenConnections
 from pulsar_relay.web.cursor_cookie import CursorCookie
 from pulsar_relay.web.handler import ApiHandler
+
+OWNER = "-"
+"""Whose topics these are in the statistics' `owner/topic` keys. Without accounts they are nobody's."""
 
 
 class Waiters:
@@ -27,24 +32,26 @@ class Waiters:
 
     def enter(self, topics: Sequence[str]) -> None:
         self.active += 1
-        self.topics.update(topics)
+        for topic in topics:
+            self.topics[topic] += 1
 
     def leave(self, topics: Sequence[str]) -> None:
         self.active -= 1
-        self.topics.subtract(topics)
-        self.topics = +self.topics
+        for topic in topics:
+            self.topics[topic] -= 1
+            if not self.topics[topic]:
+                del self.topics[topic]
 
 
 @dataclass(slots=True)
 class PollSink:
-    """Collects what one poll is answered with. `done` ends when the subscriber has completed."""
+    """Collects what one poll is answered with. `done` ends when there is nothing more to come."""
 
     done: asyncio.Future[None]
     messages: list[Message] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
     cursors: Mapping[str, MessageId] = field(default_factory=dict)
     has_more: bool = False
-    failure: str | None = None
 
     def deliver(self, batch: Batch) -> bool:
         self.messages.extend(batch.messages)
@@ -54,17 +61,26 @@ class PollSink:
         self.notices.append(notice)
 
     def complete(self, cursors: Mapping[str, MessageId], has_more: bool, failure: str | None) -> None:
-        self.cursors, self.has_more, self.failure = cursors, has_more, failure
-        if not self.done.done():
-            self.done.set_result(None)
-
-    def fail(self) -> None:
-        if not self.done.done():
-            self.done.set_exception(RelayError("internal_error"))
+        self.cursors, self.has_more = cursors, has_more
+        self._end(failure)
 
     def refuse(self, code: str, detail: str, ref: object) -> None:
-        if not self.done.done():
-            self.done.set_exception(RelayError(code, detail))
+        self._end(code, detail)
+
+    def fail(self) -> None:
+        self._end("internal_error")
+
+    def abandon(self) -> None:
+        """The client is gone; nobody reads the answer."""
+        self._end(None)
+
+    def _end(self, failure: str | None, detail: str = "") -> None:
+        if self.done.done():
+            return
+        if failure is None:
+            self.done.set_result(None)
+        else:
+            self.done.set_exception(RelayError(failure, detail))
 
     # A poll subscribes once and is answered at its end: there is nothing to confirm.
 
@@ -80,34 +96,36 @@ class PollSink:
 class PollHandler(ApiHandler):
     """What both addresses of the long-poll do."""
 
+    subscriber: Subscriber
+
     def initialize(
         self,
+        relay: Relay,
         reader: RequestReader,
         waiters: Waiters,
         cursor_cookie: CursorCookie,
-        **kwargs: Any,
+        connections: OpenConnections,
     ) -> None:
-        super().initialize(**kwargs)
+        self.relay = relay
         self.reader = reader
         self.waiters = waiters
         self.cursor_cookie = cursor_cookie
-        self.subscriber: Any = None
-        self.sink: PollSink | None = None
+        self.connections = connections
+        self.sink = PollSink(asyncio.get_running_loop().create_future())
 
-    async def _poll(self, request: PollRequest) -> None:
+    async def poll(self, request: PollRequest) -> None:
+        """Wait for messages, and answer."""
+        sink = self.sink
         cookie = self.get_cookie(self.cursor_cookie.name)
-        known = self.cursor_cookie.read(cookie, request.topics)
-        since = {topic: place(cursor) for topic, cursor in (request.since or {}).items()}
-        wanted = tuple(_wanted(topic, since, known) for topic in dict.fromkeys(request.topics))
-        loop = asyncio.get_running_loop()
-        sink = self.sink = PollSink(loop.create_future())
+        known = self.cursor_cookie.read(cookie, request.topics) if cookie else {}
         subscriber = self.subscriber = self.relay.open_subscriber(
             sink, "poll", completes=True, max_messages=request.limit
         )
         self.waiters.enter(request.topics)
         self.connections.add(self)
+        loop = asyncio.get_running_loop()
         timer = loop.call_later(request.timeout_seconds, subscriber.tell, Expire())
-        subscriber.tell(Subscribe(wanted))
+        subscriber.tell(Subscribe(beginnings(request.topics, request.since, known)))
         try:
             await sink.done
         finally:
@@ -115,67 +133,40 @@ class PollHandler(ApiHandler):
             self.waiters.leave(request.topics)
             self.connections.discard(self)
             subscriber.disconnect()
-        self._answer(request, sink, cookie)
-
-    def _answer(self, request: PollRequest, sink: PollSink, cookie: str | None) -> None:
-        if sink.failure is not None:
-            raise RelayError(sink.failure)
         if not request.since:
             updated = self.cursor_cookie.update(cookie, sink.cursors)
             self.set_cookie(self.cursor_cookie.name, updated, httponly=True, samesite="Lax")
-        # Topics are interleaved by time, which is kinder than one after the other; within a topic ids ascend anyway.
-        messages = sorted(sink.messages, key=_message_id)
+        # Topics are interleaved by time, which is kinder than one after the other; within one ids ascend
+        # anyway.
+        messages = sorted(sink.messages, key=attrgetter("id"))
         self.answer(wire.poll_answer(messages, sink.cursors, sink.has_more, sink.notices))
 
     def on_connection_close(self) -> None:
-        if self.sink is not None and not self.sink.done.done():
-            self.sink.done.cancel()
-        if self.subscriber is not None:
-            self.subscriber.disconnect()
+        self.sink.abandon()
 
     def go_away(self) -> None:
         """The relay stops: answer now with what there is."""
         self.subscriber.tell(Expire())
 
 
-def _wanted(topic: str, since: Mapping[str, MessageId | Start], known: Mapping[str, MessageId]) -> Wanted:
-    """Where a poll of `topic` begins: where the client says; else where its last poll ended; else, if it named a place for other topics, no
-    later than the oldest of those, so that nothing it could have missed is skipped and nothing older is dug out; else now."""
-    if topic in since:
-        return Wanted(topic, since[topic])
-    if topic in known:
-        return Wanted(topic, known[topic])
-    if not since:
-        return Wanted(topic, Start.LATEST)
-    cursors = [cursor for cursor in since.values() if isinstance(cursor, MessageId)]
-    if not cursors:
-        return Wanted(topic, Start.EARLIEST)
-    return Wanted(topic, MessageId.of(min(cursors).milliseconds, 0), proves=False)
-
-
-def _message_id(message: Message) -> MessageId:
-    return message.id
-
-
 class PostPollHandler(PollHandler):
     """POST /messages/poll"""
 
     async def post(self) -> None:
-        await self._poll(self.reader.poll(self.request.body, self.request.headers.get("Content-Type")))
+        await self.poll(self.reader.poll(self.body(), self.request.headers.get("Content-Type")))
 
 
 class GetPollHandler(PollHandler):
     """GET /api/v1/poll"""
 
     async def get(self) -> None:
-        await self._poll(self.reader.poll_query(self.request.query_arguments))
+        await self.poll(self.reader.poll_query(self.request.query_arguments))
 
 
 class PollStatsHandler(ApiHandler):
     """GET /messages/poll/stats"""
 
-    def initialize(self, waiters: Waiters, **kwargs: Any) -> None:
-        super().initialize(**kwargs)
+    def initialize(self, waiters: Waiters) -> None:
         self.waiters = waiters
 
     def get(self) -> None:
@@ -187,7 +178,3 @@ class PollStatsHandler(ApiHandler):
                 "topic_subscriber_counts": counts,
             }
         )
-
-
-OWNER = "-"
-"""Whose topics these are in the statistics' `owner/topic` keys. Without accounts they are nobody's."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from actors.protocol import Dedupe, Draft, Published, WallClock
 from actors.stream import MessageId, timestamp_text
 from pulsar_relay.errors import RelayError
+from pulsar_relay.message_reader import ItemError, PublishRequest
 from pulsar_relay.metrics import Latency
 from pulsar_relay.relay import Relay
-from pulsar_relay.message_reader import ItemError, PublishRequest
 from pulsar_relay.requests import RequestReader, idempotency_key
 from pulsar_relay.web.handler import ApiHandler
 
@@ -34,7 +34,10 @@ class Publisher:
         return await self.publish_all(request.topic, [request], key)
 
     async def publish_all(self, topic: str, requests: Sequence[PublishRequest], key: str | None) -> Published:
-        """Append messages of one topic in one step, in order."""
+        """Append messages of one topic in one step, in order. Raises RelayError.
+
+        Cancelling the call does not call the publish back.
+        """
         started = time.perf_counter()
         drafts = [self._draft(request) for request in requests]
         dedupe = None if key is None else Dedupe(f"{SCOPE}:{key}", _digest(requests))
@@ -48,7 +51,9 @@ class Publisher:
 
 
 def _digest(requests: Iterable[PublishRequest]) -> str:
-    """Tells two bodies under one key apart. Over the values' exact bytes: a client repeats what it sent, it does not rewrite it."""
+    """Tells two bodies under one key apart. Over the values' exact bytes: a client repeats what it sent, it
+    does not rewrite it.
+    """
     digest = hashlib.blake2b(digest_size=12)
     for request in requests:
         for part in (request.payload, request.metadata or b"", str(request.ttl_seconds).encode()):
@@ -60,16 +65,20 @@ def _digest(requests: Iterable[PublishRequest]) -> str:
 class PublishHandler(ApiHandler):
     """POST /api/v1/messages"""
 
-    def initialize(self, publisher: Publisher, reader: RequestReader, **kwargs: Any) -> None:
-        super().initialize(**kwargs)
+    def initialize(self, publisher: Publisher, reader: RequestReader) -> None:
         self.publisher = publisher
         self.reader = reader
 
     async def post(self) -> None:
         headers = self.request.headers
-        request = self.reader.publish(self.request.body, headers.get("Content-Type"))
+        request = self.reader.publish(self.body(), headers.get("Content-Type"))
         published = await self.publisher.publish(request, idempotency_key(headers.get("Idempotency-Key")))
         self.answer(published_json(published, 0), 201)
+
+
+Item = PublishRequest | ItemError
+Outcome = str | RelayError
+"""Of one message of a bulk request: its id, or why it has none."""
 
 
 class BulkHandler(PublishHandler):
@@ -78,38 +87,56 @@ class BulkHandler(PublishHandler):
     async def post(self) -> None:
         headers = self.request.headers
         key = idempotency_key(headers.get("Idempotency-Key"))
+        # All or nothing is a matter of reading: what is left then is one topic, and its messages are one
+        # append.
         items, _is_atomic = self.reader.bulk(
-            self.request.body, headers.get("Content-Type"), self.request.query_arguments
+            self.body(), headers.get("Content-Type"), self.request.query_arguments
         )
         groups: dict[str, list[int]] = {}
         for index, item in enumerate(items):
             if isinstance(item, PublishRequest):
                 groups.setdefault(item.topic, []).append(index)
-        outcomes = await asyncio.gather(
-            *(
-                self.publisher.publish_all(topic, [items[index] for index in indexes], key)  # type: ignore[misc]
-                for topic, indexes in groups.items()
-            ),
-            return_exceptions=True,
-        )
-        results: list[str | RelayError] = [
-            item.error if isinstance(item, ItemError) else "" for item in items
+        publishes = [
+            self._publish(topic, [items[index] for index in indexes], key)
+            for topic, indexes in groups.items()
         ]
-        for indexes, outcome in zip(groups.values(), outcomes, strict=True):
-            for position, index in enumerate(indexes):
-                results[index] = (
-                    outcome.ids[position] if isinstance(outcome, Published) else _relay_error(outcome)
-                )
-        if outcomes and all(isinstance(outcome, RelayError) for outcome in outcomes):
-            # The store took nothing. Clients repeat a 503; inside a 207 they would not look for one.
-            raise _relay_error(outcomes[0])  # type: ignore[arg-type]
-        self.answer(_bulk_json(items, results), 207)
+        answers = dict(zip(groups, await asyncio.gather(*publishes), strict=True))
+        _refuse_what_to_repeat(answers, is_repeatable=key is not None)
+        self.answer(_bulk_json(items, _outcomes(items, groups, answers)), 207)
+
+    async def _publish(self, topic: str, requests: Sequence[Any], key: str | None) -> Published | RelayError:
+        try:
+            return await self.publisher.publish_all(topic, requests, key)
+        except RelayError as error:
+            return error
 
 
-def _relay_error(outcome: BaseException) -> RelayError:
-    if not isinstance(outcome, RelayError):
-        raise outcome
-    return outcome
+def _refuse_what_to_repeat(answers: Mapping[str, Published | RelayError], *, is_repeatable: bool) -> None:
+    """Raise where the client should send the whole request again: clients repeat a 503, and would not look
+    for one inside a 207.
+
+    That is where no topic took its messages, and where the request has a key, under which those that are
+    stored are not stored again.
+    """
+    failures = [answer for answer in answers.values() if isinstance(answer, RelayError)]
+    passing = [error for error in failures if error.kind.is_retryable]
+    if passing and (is_repeatable or len(failures) == len(answers)):
+        raise passing[0]
+    if failures and len(failures) == len(answers):
+        raise failures[0]
+
+
+def _outcomes(
+    items: Sequence[Item],
+    groups: Mapping[str, Sequence[int]],
+    answers: Mapping[str, Published | RelayError],
+) -> list[Outcome]:
+    outcomes: list[Any] = [item.error if isinstance(item, ItemError) else None for item in items]
+    for topic, indexes in groups.items():
+        answer = answers[topic]
+        for position, index in enumerate(indexes):
+            outcomes[index] = answer if isinstance(answer, RelayError) else answer.ids[position]
+    return outcomes
 
 
 def published_json(published: Published, index: int) -> dict[str, str]:
@@ -121,21 +148,19 @@ def published_json(published: Published, index: int) -> dict[str, str]:
     }
 
 
-def _bulk_json(
-    items: Sequence[PublishRequest | ItemError], results: Sequence[str | RelayError]
-) -> dict[str, Any]:
-    answers: list[dict[str, Any]] = []
+def _bulk_json(items: Sequence[Item], outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    results: list[dict[str, Any]] = []
     accepted = 0
-    for item, result in zip(items, results, strict=True):
-        answer = {"message_id": None, "topic": item.topic, "status": "rejected", "error": None, "code": None}
-        if isinstance(result, str):
-            accepted += 1
-            answer |= {"message_id": result, "status": "accepted"}
+    for item, outcome in zip(items, outcomes, strict=True):
+        result = {"message_id": None, "topic": item.topic, "status": "rejected", "error": None, "code": None}
+        if isinstance(outcome, RelayError):
+            result |= {"error": _in_words(outcome), "code": outcome.code}
         else:
-            answer |= {"error": _in_words(result), "code": result.code}
-        answers.append(answer)
+            accepted += 1
+            result |= {"message_id": outcome, "status": "accepted"}
+        results.append(result)
     summary = {"total": len(items), "accepted": accepted, "rejected": len(items) - accepted}
-    return {"results": answers, "summary": summary}
+    return {"results": results, "summary": summary}
 
 
 def _in_words(error: RelayError) -> str:

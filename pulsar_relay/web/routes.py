@@ -17,6 +17,8 @@ from pulsar_relay.store.probe import Probe
 from pulsar_relay.web.connections import OpenConnections
 from pulsar_relay.web.cursor_cookie import CursorCookie
 from pulsar_relay.web.docs import DocsHandler, OpenApiHandler
+from pulsar_relay.web.farewell import Farewells
+from pulsar_relay.web.front import MOST_FAREWELLS
 from pulsar_relay.web.handler import NotFoundHandler
 from pulsar_relay.web.health import HealthHandler, MetricsHandler, ReadyHandler
 from pulsar_relay.web.poll import GetPollHandler, PollStatsHandler, PostPollHandler, Waiters
@@ -51,17 +53,31 @@ class FrontParts:
 
 def api_application(parts: FrontParts) -> Application:
     """The API's addresses."""
-    base = {"relay": parts.relay, "settings": parts.settings, "connections": parts.connections}
-    read = {**base, "reader": parts.reader}
-    publish = {**read, "publisher": parts.publisher}
+    relay, reader, connections = parts.relay, parts.reader, parts.connections
+    publish = {"publisher": parts.publisher, "reader": reader}
     poll = {
-        **read,
+        "relay": relay,
+        "reader": reader,
         "waiters": parts.waiters,
         "cursor_cookie": parts.cookies,
-        "connections": parts.connections,
+        "connections": connections,
     }
-    sockets = {**base, "publisher": parts.publisher}
-    streams = {**read, "encode": parts.sse_events}
+    stream = {
+        "relay": relay,
+        "settings": parts.settings,
+        "reader": reader,
+        "connections": connections,
+        "encode": parts.sse_events,
+    }
+    socket = {
+        "relay": relay,
+        "settings": parts.settings,
+        "frames": parts.frames,
+        "publisher": parts.publisher,
+        "connections": connections,
+        "farewells": Farewells(MOST_FAREWELLS),
+        "encode": parts.websocket_frames,
+    }
     topic = r"/api/v1/topics/([^/]+)"
     return _application(
         [
@@ -69,41 +85,37 @@ def api_application(parts: FrontParts) -> Application:
             (r"/api/v1/messages/bulk", BulkHandler, publish),
             (r"/messages/poll", PostPollHandler, poll),
             (r"/api/v1/poll", GetPollHandler, poll),
-            (r"/messages/poll/stats", PollStatsHandler, {**base, "waiters": parts.waiters}),
-            (r"/ws", RelayWebSocket, {**sockets, "frames": parts.frames, "encode": parts.websocket_frames}),
-            (r"/api/v1/stream", StreamHandler, streams),
-            (r"/api/v1/topics", TopicListHandler, read),
-            (topic, TopicHandler, base),
-            (topic + "/messages", HistoryHandler, read),
-            (r"/stats", StatsHandler, base),
-            (r"/health", HealthHandler, base),
-            (r"/ready", ReadyHandler, {**base, "probe": parts.probe}),
-            (r"/metrics", MetricsHandler, {**base, "registry": parts.registry}),
-            (r"/openapi.json", OpenApiHandler, {**base, "document": parts.openapi}),
-            (r"/docs", DocsHandler, {**base, "page": parts.docs_page, "policy": parts.docs_policy}),
+            (r"/messages/poll/stats", PollStatsHandler, {"waiters": parts.waiters}),
+            (r"/ws", RelayWebSocket, socket),
+            (r"/api/v1/stream", StreamHandler, stream),
+            (r"/api/v1/topics", TopicListHandler, {"relay": relay, "reader": reader}),
+            (topic, TopicHandler, {"relay": relay}),
+            (topic + "/messages", HistoryHandler, {"relay": relay, "reader": reader}),
+            (r"/stats", StatsHandler, {"relay": relay}),
+            (r"/health", HealthHandler),
+            (r"/ready", ReadyHandler, {"relay": relay, "probe": parts.probe}),
+            _metrics_route(parts),
+            (r"/openapi\.json", OpenApiHandler, {"document": parts.openapi}),
+            (r"/docs", DocsHandler, {"page": parts.docs_page, "policy": parts.docs_policy}),
         ],
-        parts,
+        max_frame_bytes=parts.settings.subscriber.max_frame_bytes,
     )
 
 
 def metrics_application(parts: FrontParts) -> Application:
     """What the metrics port serves."""
-    base = {"relay": parts.relay, "settings": parts.settings, "connections": parts.connections}
-    return _application([(r"/metrics", MetricsHandler, {**base, "registry": parts.registry})], parts)
+    return _application([_metrics_route(parts)])
 
 
-def _application(routes: list[Any], parts: FrontParts) -> Application:
-    subscriber = parts.settings.subscriber
+def _metrics_route(parts: FrontParts) -> tuple[Any, ...]:
+    return (r"/metrics", MetricsHandler, {"registry": parts.registry})
+
+
+def _application(routes: list[Any], max_frame_bytes: int = 0) -> Application:
     return Application(
         routes,
         default_handler_class=NotFoundHandler,
-        default_handler_args={
-            "relay": parts.relay,
-            "settings": parts.settings,
-            "connections": parts.connections,
-        },
+        # Requests are counted, not logged; and they are in nobody's log with their query.
         log_function=lambda handler: None,
-        websocket_ping_interval=subscriber.ping_interval_seconds,
-        websocket_ping_timeout=subscriber.ping_timeout_seconds,
-        websocket_max_message_size=subscriber.max_frame_bytes,
+        websocket_max_message_size=max_frame_bytes,
     )

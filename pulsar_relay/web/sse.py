@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from tornado.http1connection import HTTP1Connection
-from tornado.ioloop import PeriodicCallback
+from tornado.iostream import IOStream, StreamClosedError
 
-from actors.protocol import Drained, Notice, Start, Subscribe, Wanted
+from actors.protocol import Drained, Notice, Subscribe
 from actors.stream import Batch, MessageId
 from pulsar_relay import wire
+from pulsar_relay.cursors import encode_positions
 from pulsar_relay.errors import RelayError
-from pulsar_relay.cursors import encode_positions, place
-from pulsar_relay.relay import Subscriber
+from pulsar_relay.relay import Relay, Subscriber
 from pulsar_relay.requests import RequestReader, StreamRequest
+from pulsar_relay.settings import Settings
+from pulsar_relay.web.beginnings import beginnings
+from pulsar_relay.web.connections import OpenConnections
 from pulsar_relay.web.handler import ApiHandler
 from pulsar_relay.web.outbox import Outbox
 
@@ -26,7 +31,9 @@ RECONNECT_MILLISECONDS = 2000
 
 
 class UnchunkedOutbox(Outbox):
-    """For HTTP/1.0, which a proxy in its default settings may speak: the same events without the chunks around them."""
+    """For HTTP/1.0, which a proxy in its default settings may speak: the same events without the chunks
+    around them.
+    """
 
     __slots__ = ()
 
@@ -35,7 +42,7 @@ class UnchunkedOutbox(Outbox):
 
 
 class EventSink:
-    """Writes events to one response. With several topics an event's id carries the position in all of them."""
+    """Writes events to one response; with several topics an event's id carries the position in all."""
 
     def __init__(
         self,
@@ -50,36 +57,26 @@ class EventSink:
         self._encode = encode
         self._end = end
 
-    def comment(self, text: str) -> None:
-        self._outbox.write(wire.sse_comment(text))
-
-    def send(self, name: str, data: bytes) -> None:
-        self._outbox.write(wire.sse_event(name, data, self._event_id()))
-
     def deliver(self, batch: Batch) -> bool:
         if len(self._topics) == 1:
             return self._outbox.write(batch.encoded(self._encode))
         self._positions[batch.topic] = batch.last
-        return self._outbox.write(wire.sse_events_with(batch.messages, self._event_id() or ""))
-
-    def _event_id(self) -> str | None:
-        if not self._positions:
-            return None
-        if len(self._topics) == 1:
-            return str(self._positions[self._topics[0]])
-        return encode_positions({topic: self._positions[topic] for topic in self._topics})
+        return self._outbox.write(wire.sse_events_with(batch.messages, self._position()))
 
     def notify(self, notice: Notice) -> None:
         self._outbox.write(wire.sse_event("notice", wire.json_text(wire.notice_frame(notice)), None))
 
     def subscribed(self, cursors: Mapping[str, MessageId], epochs: Mapping[str, str], ref: object) -> None:
         self._positions.update(cursors)
-        value = {
-            "type": "subscribed",
-            "cursors": {topic: str(cursor) for topic, cursor in cursors.items()},
-            "epochs": epochs,
-        }
-        self.send("subscribed", wire.json_text(value))
+        told = {topic: str(cursor) for topic, cursor in cursors.items()}
+        value = {"type": "subscribed", "cursors": told, "epochs": epochs}
+        # With an id: a client that is cut off before its first message comes back to the same place.
+        self._outbox.write(wire.sse_event("subscribed", wire.json_text(value), self._position()))
+
+    def _position(self) -> str:
+        if len(self._topics) == 1:
+            return str(self._positions[self._topics[0]])
+        return encode_positions({topic: self._positions[topic] for topic in self._topics})
 
     def refuse(self, code: str, detail: str, ref: object) -> None:
         self._end()
@@ -100,97 +97,110 @@ class EventSink:
 class StreamHandler(ApiHandler):
     """GET /api/v1/stream"""
 
-    subscriber: Subscriber | None = None
-    outbox: Outbox | None = None
-    sink: EventSink
+    subscriber: Subscriber
+    outbox: Outbox
+    keepalive: asyncio.TimerHandle
 
     def initialize(
         self,
+        relay: Relay,
+        settings: Settings,
         reader: RequestReader,
+        connections: OpenConnections,
         encode: Callable[[Sequence[Any]], bytes],
-        **kwargs: Any,
     ) -> None:
-        super().initialize(**kwargs)
+        self.relay = relay
+        self.limits = settings.subscriber
         self.reader = reader
+        self.connections = connections
         self.encode = encode
+        self.is_chunked = self.request.version == "HTTP/1.1"
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def get(self) -> None:
         last_event_id = self.request.headers.get("Last-Event-ID")
         request = self.reader.stream_query(self.request.query_arguments, last_event_id)
-        connection = self.request.connection
-        assert isinstance(connection, HTTP1Connection)
         if not self.relay.is_accepting:
             raise RelayError("shutting_down")
-        self.set_header("Content-Type", "text/event-stream; charset=utf-8")
-        self.set_header("Cache-Control", "no-store")
-        self.set_header("X-Accel-Buffering", "no")
-        await self.flush()
-        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._open(request, connection)
-        keepalive = PeriodicCallback(
-            self._keep_alive, self.limits.subscriber.keepalive_interval_seconds * 1000
-        )
-        keepalive.start()
-        try:
-            await self._closed
-        finally:
-            keepalive.stop()
-            self._close()
+        connection = self.request.connection
+        assert isinstance(connection, HTTP1Connection)
+        self._begin(connection.stream)
+        self._subscribe(request)
+        await self.ended
+        self._leave()
+        if not self.is_chunked:
+            with suppress(StreamClosedError):
+                await self.finish()
+            connection.close()
 
-    def _open(self, request: StreamRequest, connection: HTTP1Connection) -> None:
-        limits = self.limits.subscriber
-        outbox_type = Outbox if self.request.version == "HTTP/1.1" else UnchunkedOutbox
-        self.outbox = outbox_type(
-            connection.stream,
+    def _begin(self, stream: IOStream) -> None:
+        self.set_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.set_header("X-Accel-Buffering", "no")
+        if not self.is_chunked:
+            # Nothing but the connection's end will tell where this response ends.
+            self.request.headers["Connection"] = "close"
+        # The headers are the first bytes in the stream's buffer; what follows needs not wait for them.
+        self.flush()
+        limits = self.limits
+        self.outbox = (Outbox if self.is_chunked else UnchunkedOutbox)(
+            stream,
             high_bytes=limits.outbox_high_bytes,
             low_bytes=limits.outbox_low_bytes,
             stall_seconds=limits.stall_limit_seconds,
             on_drained=self._on_drained,
             on_stalled=self._on_stalled,
         )
-        connection.stream.set_nodelay(True)
-        self.sink = EventSink(self.outbox, request.topics, self.encode, self.go_away)
+        if not stream.closed():
+            stream.set_nodelay(True)
+            _give_up_after(stream.socket, limits.stall_limit_seconds)
         self.outbox.write(wire.sse_retry(RECONNECT_MILLISECONDS))
-        self.subscriber = self.relay.open_subscriber(self.sink, "sse")
+        self._keep_alive_later()
+
+    def _subscribe(self, request: StreamRequest) -> None:
+        sink = EventSink(self.outbox, request.topics, self.encode, self._end)
+        self.subscriber = self.relay.open_subscriber(sink, "sse")
         self.connections.add(self)
-        self.subscriber.tell(Subscribe(_wanted(request)))
+        self.subscriber.tell(Subscribe(beginnings(request.topics, request.since, {})))
+
+    def _keep_alive_later(self) -> None:
+        seconds = self.limits.keepalive_interval_seconds
+        self.keepalive = asyncio.get_running_loop().call_later(seconds, self._keep_alive)
 
     def _keep_alive(self) -> None:
-        self.sink.comment("")
+        if not self.outbox.is_full:
+            self.outbox.write(wire.sse_comment(""))
+        self._keep_alive_later()
 
     def _on_drained(self) -> None:
-        if self.subscriber is not None:
-            self.subscriber.tell(Drained())
+        self.subscriber.tell(Drained())
 
     def _on_stalled(self) -> None:
-        logger.info("sse: closed, nothing read for %s s", self.limits.subscriber.stall_limit_seconds)
-        connection = self.request.connection
-        assert isinstance(connection, HTTP1Connection)
-        connection.close()
-        self.on_connection_close()
+        logger.info("sse: closed, nothing read for %s s", self.limits.stall_limit_seconds)
+        self.request.connection.close()  # type: ignore[union-attr]
+        self._end()
 
     def on_connection_close(self) -> None:
         self._end()
 
     def go_away(self) -> None:
         """End the response: the client's EventSource comes back by itself, with its last event id."""
+        self.outbox.write(wire.sse_retry(self.connections.reconnect_milliseconds()))
         self._end()
 
     def _end(self) -> None:
-        if not self._closed.done():
-            self._closed.set_result(None)
+        if not self.ended.done():
+            self.ended.set_result(None)
 
-    def _close(self) -> None:
+    def _leave(self) -> None:
+        self.keepalive.cancel()
         self.connections.discard(self)
-        if self.outbox is not None:
-            self.outbox.close()
-        if self.subscriber is not None:
-            self.subscriber.disconnect()
+        self.outbox.close()
+        self.subscriber.disconnect()
 
 
-def _wanted(request: StreamRequest) -> tuple[Wanted, ...]:
-    since = request.since or {}
-    return tuple(
-        Wanted(topic, place(since[topic]) if topic in since else Start.LATEST)
-        for topic in dict.fromkeys(request.topics)
-    )
+def _give_up_after(connection: socket.socket, seconds: float) -> None:
+    """Have the kernel drop a peer that has acknowledged nothing for so long. A client of a stream says
+    nothing by itself, and one whose machine is gone would be written to for a quarter of an hour.
+    """
+    if hasattr(socket, "TCP_USER_TIMEOUT") and connection.family != socket.AF_UNIX:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))

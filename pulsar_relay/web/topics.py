@@ -7,9 +7,10 @@ from urllib.parse import urlencode
 
 from actors.stream import MessageId
 from pulsar_relay import wire
-from pulsar_relay.errors import RelayError
 from pulsar_relay.cursors import place
+from pulsar_relay.errors import RelayError
 from pulsar_relay.fields import is_topic_name
+from pulsar_relay.relay import Relay
 from pulsar_relay.requests import RequestReader
 from pulsar_relay.web.handler import ApiHandler
 
@@ -19,8 +20,8 @@ STATS = "stats"
 class TopicListHandler(ApiHandler):
     """GET /api/v1/topics"""
 
-    def initialize(self, reader: RequestReader, **kwargs: Any) -> None:
-        super().initialize(**kwargs)
+    def initialize(self, relay: Relay, reader: RequestReader) -> None:
+        self.relay = relay
         self.reader = reader
 
     async def get(self) -> None:
@@ -36,11 +37,14 @@ class TopicListHandler(ApiHandler):
 class TopicHandler(ApiHandler):
     """GET and DELETE /api/v1/topics/{topic}"""
 
+    def initialize(self, relay: Relay) -> None:
+        self.relay = relay
+
     async def get(self, topic: str) -> None:
         if topic == STATS:
             self.answer(await self._statistics())
-            return
-        self.answer(await self._information(_existing_name(topic)))
+        else:
+            self.answer(await self._information(_existing_name(topic)))
 
     async def delete(self, topic: str) -> None:
         await self.relay.delete(_existing_name(topic))
@@ -61,18 +65,18 @@ class TopicHandler(ApiHandler):
         }
 
     async def _statistics(self) -> dict[str, Any]:
-        """The statistics' address is also the address of a topic of that name: if there is one, both are told."""
-        statistics: dict[str, Any] = {}
+        """The statistics' address is also that of a topic of this name: if there is one, both are told."""
+        information: dict[str, Any] = {}
         try:
-            statistics = await self._information(STATS)
+            information = await self._information(STATS)
         except RelayError as error:
             if error.code != "topic_not_found":
                 raise
-        return statistics | await relay_statistics(self)
+        return information | await relay_statistics(self.relay)
 
 
-async def relay_statistics(handler: ApiHandler) -> dict[str, Any]:
-    relay = handler.relay
+async def relay_statistics(relay: Relay) -> dict[str, Any]:
+    """What this worker holds, and how many topics the store has."""
     census = await relay.census()
     return {
         "total_topics": await relay.topic_count(),
@@ -86,25 +90,30 @@ async def relay_statistics(handler: ApiHandler) -> dict[str, Any]:
 class StatsHandler(ApiHandler):
     """GET /stats"""
 
+    def initialize(self, relay: Relay) -> None:
+        self.relay = relay
+
     async def get(self) -> None:
-        self.answer(await relay_statistics(self))
+        self.answer(await relay_statistics(self.relay))
 
 
 class HistoryHandler(ApiHandler):
     """GET /api/v1/topics/{topic}/messages"""
 
-    def initialize(self, reader: RequestReader, **kwargs: Any) -> None:
-        super().initialize(**kwargs)
+    def initialize(self, relay: Relay, reader: RequestReader) -> None:
+        self.relay = relay
         self.reader = reader
 
     async def get(self, topic: str) -> None:
         topic = _existing_name(topic)
         query = self.reader.history_query(self.request.query_arguments)
-        await self.relay.describe(topic)
         # A place that is no message id begins where the order begins, as it does for a poll.
         start = place(query.cursor) if query.cursor else None
         cursor = start if isinstance(start, MessageId) else None
         page = await self.relay.history(topic, cursor, query.limit, descends=query.descends)
+        if not page.messages and not page.has_more:
+            # Only an empty answer may be about a topic that does not exist.
+            await self.relay.describe(topic)
         self.answer(wire.history_answer(page.messages, query.limit, query.order, query.cursor, page.has_more))
 
 

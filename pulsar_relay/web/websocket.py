@@ -1,7 +1,7 @@
 """WebSocket: one connection that subscribes, publishes and acknowledges, in JSON text frames.
 
-Frames from the client are read one after the other. What is sent to it are ready bytes: a batch is one write of frames that all
-subscribers of the topic share.
+Frames from the client are read one after the other. What is sent to it are ready bytes: a batch is one
+write of frames that all subscribers of the topic share.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
-from tornado.ioloop import IOLoop
-from tornado.websocket import WebSocketHandler
+from tornado.websocket import WebSocketHandler, WebSocketProtocol
 
 from actors.protocol import Acknowledge, Drained, Notice, Subscribe, Unsubscribe
 from actors.stream import Batch, MessageId
@@ -23,11 +23,19 @@ from pulsar_relay.frames import FrameReader
 from pulsar_relay.relay import Relay, Subscriber
 from pulsar_relay.settings import Settings
 from pulsar_relay.web.connections import OpenConnections
+from pulsar_relay.web.farewell import Farewells
 from pulsar_relay.web.handler import ApiHandler
+from pulsar_relay.web.heartbeat import Heartbeat
 from pulsar_relay.web.outbox import Outbox
 from pulsar_relay.web.publish import Publisher, published_json
+from pulsar_relay.web.websocket_protocol import FrameProtocol
 
 logger = logging.getLogger(__name__)
+
+VERSION = "13"
+PING_FRAME = b"\x89\x00"
+INVALID_TEXT = 1007
+"""The close code that the WebSocket protocol has for texts that are not UTF-8."""
 
 
 class WebSocketSink:
@@ -73,12 +81,14 @@ class WebSocketSink:
         self._close("subscriber_failed")
 
 
-class RelayWebSocket(WebSocketHandler):
+class RelayWebSocket(WebSocketHandler, ApiHandler):
     """GET /ws"""
 
-    subscriber: Subscriber | None = None
+    subscriber: Subscriber
+    outbox: Outbox
     sink: WebSocketSink
-    outbox: Outbox | None = None
+    protocol: FrameProtocol
+    heartbeat: Heartbeat
 
     def initialize(
         self,
@@ -87,41 +97,85 @@ class RelayWebSocket(WebSocketHandler):
         frames: FrameReader,
         publisher: Publisher,
         connections: OpenConnections,
+        farewells: Farewells,
         encode: Callable[[Sequence[Any]], bytes],
     ) -> None:
         self.relay = relay
-        self.limits = settings
+        self.limits = settings.subscriber
         self.reader = frames
         self.publisher = publisher
         self.connections = connections
+        self.farewells = farewells
         self.encode = encode
         self.topics: set[str] = set()
         self.publishes: set[asyncio.Task[None]] = set()
+        self.heard_count = 0
+        self.is_held = False
+        self.is_closing = False
+
+    # -------------------------------------------------------------------------------------------- the upgrade
 
     def set_default_headers(self) -> None:
-        self.clear_header("Server")
-
-    write_error = ApiHandler.write_error
-    log_exception = ApiHandler.log_exception
-    allowed_methods = classmethod(lambda cls: ["GET"])
+        super().set_default_headers()
+        # In a refusal it tells what would be understood.
+        self.set_header("Sec-WebSocket-Version", VERSION)
 
     async def get(self, *args: Any, **kwargs: Any) -> None:
-        if self.request.headers.get("Upgrade", "").lower() != "websocket":
-            raise RelayError("upgrade_required")
+        self._refuse_unless_upgrade()
         if not self.relay.is_accepting:
             raise RelayError("shutting_down")
+        self.clear_header("Sec-WebSocket-Version")
         await super().get(*args, **kwargs)
 
+    def _refuse_unless_upgrade(self) -> None:
+        headers = self.request.headers
+        tokens = [token.strip().lower() for token in headers.get("Connection", "").split(",")]
+        if headers.get("Upgrade", "").lower() != "websocket" or "upgrade" not in tokens:
+            raise RelayError("upgrade_required")
+        if headers.get("Sec-WebSocket-Version") != VERSION:
+            raise RelayError("bad_request", f"The version of WebSocket spoken here is {VERSION}.")
+        if not headers.get("Sec-WebSocket-Key") or self.request.version != "HTTP/1.1":
+            raise RelayError("bad_request", "A WebSocket begins with HTTP/1.1 and a Sec-WebSocket-Key.")
+        if not self._comes_from_here():
+            raise RelayError(
+                "bad_request", "Browsers may open a WebSocket only from a page of the relay's own address."
+            )
+
+    def _comes_from_here(self) -> bool:
+        """False for a page of another site: its browser would lend it this user's way to the relay.
+
+        Browsers say so themselves, or name the page's address. Behind a proxy `Host` may be the relay's and
+        not the one that the browser knows; a page can set neither that nor `X-Forwarded-Host`.
+        """
+        headers = self.request.headers
+        site = headers.get("Sec-Fetch-Site")
+        if site is not None:
+            return site in ("same-origin", "none")
+        origin = headers.get("Origin")
+        if origin is None:
+            return True  # no browser
+        hosts = (headers.get("Host", ""), headers.get("X-Forwarded-Host", ""))
+        return urlsplit(origin).netloc.lower() in {host.lower() for host in hosts if host}
+
     def check_origin(self, origin: str) -> bool:
-        # Who may connect from a browser is decided by the same rule as for HTTP, and without accounts that is the address bound to.
-        return super().check_origin(origin)
+        # Whoever comes this far was let in above.
+        return True
 
     def select_subprotocol(self, subprotocols: list[str]) -> str | None:
         return "bearer" if "bearer" in subprotocols else None
 
+    def get_compression_options(self) -> dict[str, Any] | None:
+        # Compressing per connection would undo the sharing of ready frames.
+        return None
+
+    def get_websocket_protocol(self) -> WebSocketProtocol | None:
+        plain = super().get_websocket_protocol()
+        assert plain is not None
+        self.protocol = FrameProtocol(self, plain.params, self.farewells)  # type: ignore[attr-defined]
+        return self.protocol
+
     def open(self, *args: str, **kwargs: str) -> None:
-        stream = self.ws_connection.stream  # type: ignore[union-attr]
-        limits = self.limits.subscriber
+        limits, stream = self.limits, self.protocol.stream
         self.outbox = Outbox(
             stream,
             high_bytes=limits.outbox_high_bytes,
@@ -134,42 +188,73 @@ class RelayWebSocket(WebSocketHandler):
         self.sink = WebSocketSink(self.outbox, self.encode, self._close)
         self.subscriber = self.relay.open_subscriber(self.sink, "websocket")
         self.connections.add(self)
+        self.heartbeat = Heartbeat(
+            limits.ping_interval_seconds,
+            limits.ping_timeout_seconds,
+            limits.stall_limit_seconds,
+            ping=lambda: self.outbox.write(PING_FRAME),
+            # Of a long frame each part that arrives counts.
+            life=lambda: (self.heard_count, stream._read_buffer_size),
+            hold=lambda: self.outbox.taken_bytes if self.is_held or self.outbox.size_bytes else None,
+            on_silence=self._on_silence,
+        )
 
-    async def on_message(self, message: str | bytes) -> None:
+    # ---------------------------------------------------------------------------------------------- frames in
+
+    def on_text(self, text: bytes) -> Awaitable[None] | None:
+        """The next frame is read when what is returned is done."""
+        self.heard_count += 1
+        if self.is_closing:
+            return None
         ref: object = None
         try:
-            if isinstance(message, bytes):
-                raise RelayError("binary_frame")
-            frame = self.reader.read(message.encode("utf-8"))
+            frame = self.reader.read(text)
             ref = frame.ref
-            await self._obey(frame)
+            self._obey(frame)
         except frames.FrameError as error:
-            self.sink.send(frames.error(error, error.ref))
+            if error.code == "invalid_encoding":
+                self._close_with(INVALID_TEXT, error.code)
+            else:
+                self.sink.send(frames.error(error, error.ref))
         except RelayError as error:
             self.sink.send(frames.error(error, ref))
+        except Exception:
+            # A bug; it ends this connection in the way clients know, and no other.
+            logger.exception("websocket: a frame failed")
+            self._close("internal_error")
+        return self._hold_if_busy()
 
-    async def _obey(self, frame: frames.Frame) -> None:
-        assert self.subscriber is not None
-        if isinstance(frame, frames.SubscribeFrame):
+    def on_message(self, message: str | bytes) -> Awaitable[None] | None:
+        """Binary frames; texts go to `on_text`."""
+        self.heard_count += 1
+        self.sink.send(frames.error(RelayError("binary_frame"), None))
+        return self._hold_if_busy()
+
+    def on_ping(self, data: bytes) -> None:
+        self.heard_count += 1
+
+    def on_pong(self, data: bytes) -> None:
+        self.heard_count += 1
+
+    def _obey(self, frame: frames.Frame) -> None:
+        if isinstance(frame, frames.PublishFrame):
+            self._begin_publish(frame)
+        elif isinstance(frame, frames.AckFrame):
+            self.subscriber.tell(Acknowledge(frame.topic, frame.message_id, frame.ref))
+        elif isinstance(frame, frames.SubscribeFrame):
             topics = self.topics | {wanted.topic for wanted in frame.wanted}
-            if len(topics) > self.limits.subscriber.max_topics:
+            if len(topics) > self.limits.max_topics:
                 raise RelayError("too_many_subscriptions")
             self.topics = topics
             self.subscriber.tell(Subscribe(frame.wanted, frame.ref, frame.client_id))
         elif isinstance(frame, frames.UnsubscribeFrame):
             self.topics.difference_update(frame.topics)
             self.subscriber.tell(Unsubscribe(frame.topics, frame.ref))
-        elif isinstance(frame, frames.AckFrame):
-            self.subscriber.tell(Acknowledge(frame.topic, frame.message_id, frame.ref))
-        elif isinstance(frame, frames.PublishFrame):
-            await self._begin_publish(frame)
         else:
             self.sink.send(frames.pong(frame.ref))
 
-    async def _begin_publish(self, frame: frames.PublishFrame) -> None:
-        """Publishes of one connection run at the same time, in the order they came; at its limit the connection is read no further."""
-        while len(self.publishes) >= self.limits.subscriber.max_inflight_publishes:
-            await asyncio.wait(self.publishes, return_when=asyncio.FIRST_COMPLETED)
+    def _begin_publish(self, frame: frames.PublishFrame) -> None:
+        """Publishes of one connection run at the same time, in the order they came."""
         task = asyncio.get_running_loop().create_task(self._publish(frame))
         self.publishes.add(task)
         task.add_done_callback(self.publishes.discard)
@@ -179,36 +264,65 @@ class RelayWebSocket(WebSocketHandler):
             published = await self.publisher.publish(frame.request, frame.idempotency_key)
         except RelayError as error:
             self.sink.send(frames.error(error, frame.ref))
+        except Exception:
+            # A bug; the client waits for an answer to this frame, and gets one.
+            logger.exception("websocket: a publish failed")
+            self.sink.send(frames.error(RelayError("internal_error"), frame.ref))
         else:
             self.sink.send(frames.published(published_json(published, 0), frame.ref))
 
-    def on_close(self) -> None:
-        self.connections.discard(self)
-        if self.outbox is not None:
-            self.outbox.close()
-        if self.subscriber is not None:
-            self.subscriber.disconnect()
+    def _hold_if_busy(self) -> Awaitable[None] | None:
+        """Who does not read its replies, or publishes faster than the store takes it, is read no further."""
+        if self.outbox.is_full or len(self.publishes) >= self.limits.max_inflight_publishes:
+            return self._hold()
+        return None
+
+    async def _hold(self) -> None:
+        self.is_held = True
+        try:
+            await self.outbox.drained()
+            while len(self.publishes) >= self.limits.max_inflight_publishes:
+                await asyncio.wait(self.publishes, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.is_held = False
+            self.heard_count += 1  # it may have spoken all the time
+
+    # ------------------------------------------------------------------------------------------------ the end
 
     def go_away(self) -> None:
-        self._close("going_away")
+        milliseconds = self.connections.reconnect_milliseconds()
+        self._close("going_away", f"; retry_ms={milliseconds}")
+
+    def on_close(self) -> None:
+        self.is_closing = True
+        self.connections.discard(self)
+        self._leave()
 
     def _on_drained(self) -> None:
-        if self.subscriber is not None:
-            self.subscriber.tell(Drained())
+        self.subscriber.tell(Drained())
 
     def _on_stalled(self) -> None:
-        logger.info("websocket: closed, nothing read for %s s", self.limits.subscriber.stall_limit_seconds)
+        logger.info("websocket: closed, nothing read for %s s", self.limits.stall_limit_seconds)
+        # The close frame waits behind what the peer does not read; Tornado gives it five seconds.
         self._close("slow_subscriber")
-        # The close frame waits behind what the peer does not read. It gets the time of a ping, not for ever.
-        IOLoop.current().call_later(self.limits.subscriber.ping_timeout_seconds, self._abort)
 
-    def _abort(self) -> None:
-        if self.ws_connection is not None:
-            self.ws_connection._abort()
+    def _on_silence(self) -> None:
+        self._close("ping_timeout")
+        self.protocol.cut()
 
-    def _close(self, code: str) -> None:
-        self.close(ERRORS[code].close_code, code)
+    def _close(self, code: str, hint: str = "") -> None:
+        close_code = ERRORS[code].close_code
+        assert close_code is not None
+        self._close_with(close_code, code + hint)
 
-    def get_compression_options(self) -> dict[str, Any] | None:
-        # Compressing per connection would undo the sharing of ready frames.
-        return None
+    def _close_with(self, close_code: int, reason: str) -> None:
+        if not self.is_closing:
+            self.is_closing = True
+            # First: after a close frame there is no other.
+            self._leave()
+            self.close(close_code, reason)
+
+    def _leave(self) -> None:
+        self.heartbeat.stop()
+        self.outbox.close()
+        self.subscriber.disconnect()
