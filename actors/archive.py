@@ -1,6 +1,7 @@
 """ArchiveActor: answers what needs no topic in memory: history, descriptions, the list of topics.
 
-One per worker. Opening a topic's actor for each of these would let whoever asks for names at random fill the worker's memory.
+One per worker. Opening a topic's actor for each of these would let whoever asks for names at random fill the
+worker's memory.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class _Asked:
 
 
 class ArchiveActor(LoopActor):
-    """The first message is `StartArchive`. Each question is answered by the store's answer, or by `Refused`."""
+    """The first message is `StartArchive`. Each question is answered by the store's answer, or by
+    `Refused`."""
 
     def receiveMessage(self, message: Any, sender: Any) -> None:
         question = self._questions.get(type(message))

@@ -1,7 +1,11 @@
 """DirectoryActor: topic name -> `TopicActor`. Creates on use, retires the idle, replaces the failed.
 
-Every message for a topic passes here, so the directory alone decides whether a topic is in memory: it counts what it forwarded, a
-topic that asks to retire says how much it received, and only if the two agree is nothing on its way and the topic may go.
+Every message for a topic passes here, so the directory alone decides whether a topic is in memory: it counts
+what it forwarded, a topic that asks to retire says how much it received, and only if the two agree is nothing
+on its way and the topic may go.
+
+A topic that fails answers all it knows of. What was on its way to it comes back here as a dead letter, and is
+answered in its place.
 """
 
 from __future__ import annotations
@@ -11,18 +15,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from thespian.actors import ActorExitRequest, ChildActorExited
+from thespian.actors import ActorExitRequest, ActorSystemFailure, ChildActorExited, DeadEnvelope
 
 from actors.protocol import (
     Census,
     Compared,
     CompareNow,
+    DeleteTopic,
     Fed,
+    Fetch,
+    FetchFailed,
     FollowingChanged,
     HotSize,
     Idle,
     Leave,
+    Locate,
     Position,
+    Publish,
+    Refused,
     Retire,
     ShrinkHot,
     StartDirectory,
@@ -37,6 +47,9 @@ from actors.topic import TopicActor
 logger = logging.getLogger(__name__)
 
 COMPARED_AT_ONCE = 1000
+HEADROOM = 8
+"""When hot buffers pass their budget, an eighth more than needed is taken: looking for it walks all
+topics."""
 
 
 class OpenTopic:
@@ -73,32 +86,48 @@ class DirectoryActor(LoopActor):
         self._topics: dict[str, OpenTopic] = {}
         self._names: dict[str, str] = {}
         self._hot_bytes = 0
-        self._is_comparing = False
+        self._comparisons = 0
 
     def receiveMessage(self, message: Any, sender: Any) -> None:
-        handler = self._handlers.get(type(message))
-        if handler is not None:
-            handler(self, message, sender)
-            return
-        # Publish, Fetch, Locate, DeleteTopic: for a topic, whether it is in memory or not.
-        topic = self._topics.get(message.topic) or self._open(message.topic)
-        topic.forwarded += 1
-        self.forward(topic.address, message, sender)
+        self._handlers[type(message)](self, message, sender)
 
     def on_start(self, start: StartDirectory, _sender: Any) -> None:
         self._start = start
+        self.handleDeadLetters()
         self.call_after(start.tick_seconds, _TickDue())
         self.call_after(start.compare_seconds, _CompareDue())
 
-    def _open(self, name: str) -> OpenTopic:
+    # Messages for topics
+
+    def on_for_topic(self, message: Publish | Fetch | Locate | DeleteTopic, sender: Any) -> None:
+        """For a topic, whether it is in memory or not."""
+        topic = self._topics.get(message.topic) or self._open(message.topic)
+        if topic is None:
+            self._answer_instead(message, sender, "shutting_down")
+            return
+        topic.forwarded += 1
+        self.forward(topic.address, message, sender)
+
+    def _open(self, name: str) -> OpenTopic | None:
+        """None if the worker stops."""
         start = self._start
-        topic = self._topics[name] = OpenTopic(name, self.createActor(TopicActor))
-        self._names[topic.address.actorAddressString] = name
+        try:
+            address = self.createActor(TopicActor)
+        except ActorSystemFailure:
+            return None
+        topic = self._topics[name] = OpenTopic(name, address)
+        self._names[address.actorAddressString] = name
         self.send(
-            topic.address,
-            StartTopic(name, self.myAddress, start.store, start.limits, start.clock, start.counters),
+            address, StartTopic(name, self.myAddress, start.store, start.limits, start.clock, start.counters)
         )
         return topic
+
+    def _answer_instead(self, message: Any, sender: Any, code: str) -> None:
+        """There is no topic to answer."""
+        if isinstance(message, Fetch | Locate):
+            self.send(sender, FetchFailed(message.topic, message.ticket, code))
+        else:
+            self.send(sender, Refused(code))
 
     def on_if_open(self, message: Any, sender: Any) -> None:
         """Fed, Leave: of no interest to a topic that is not in memory."""
@@ -107,7 +136,12 @@ class DirectoryActor(LoopActor):
             topic.forwarded += 1
             self.forward(topic.address, message, sender)
 
-    # ------------------------------------------------------------------------------------------------------- what topics report
+    def on_dead_envelope(self, envelope: DeadEnvelope, sender: Any) -> None:
+        """An ask is refused by the runtime. A subscriber is not, and would wait for ever."""
+        if isinstance(envelope.deadMessage, Fetch | Locate):
+            self._answer_instead(envelope.deadMessage, sender, "internal_error")
+
+    # What topics report
 
     def on_idle(self, idle: Idle, sender: Any) -> None:
         topic = self._topics.get(idle.topic)
@@ -119,8 +153,8 @@ class DirectoryActor(LoopActor):
     def on_child_exited(self, exited: ChildActorExited, _sender: Any) -> None:
         name = self._names.get(exited.childAddress.actorAddressString)
         if name is not None:
-            # It was in the map, so it did not retire: it failed. The next message for the topic opens it anew.
-            logger.error("topic %s: failed, will be rebuilt from its stream", name)
+            # It was in the map, so it did not retire. The next message for the topic opens it anew.
+            logger.error("topic %s: ended unasked, to be rebuilt from its stream", name)
             self._close(self._topics[name])
 
     def _close(self, topic: OpenTopic) -> None:
@@ -147,7 +181,7 @@ class DirectoryActor(LoopActor):
         self._hot_bytes += growth
         excess = self._hot_bytes - self._start.limits.hot_total_bytes
         if growth > 0 and excess > 0:
-            self._shrink(excess)
+            self._shrink(excess + self._start.limits.hot_total_bytes // HEADROOM)
 
     def _shrink(self, excess: int) -> None:
         """Take hot-buffer memory from topics nobody listens to first, and from the largest first."""
@@ -161,7 +195,7 @@ class DirectoryActor(LoopActor):
             topic.forwarded += 1
             self.send(topic.address, ShrinkHot(kept))
 
-    # ------------------------------------------------------------------------------------------------------------------- timers
+    # Time
 
     def on_tick_due(self, due: _TickDue, _sender: Any) -> None:
         tick = Tick()
@@ -171,24 +205,23 @@ class DirectoryActor(LoopActor):
         self.call_after(self._start.tick_seconds, due)
 
     def on_compare_due(self, due: _CompareDue, _sender: Any) -> None:
-        self._compare()
+        if not self._comparisons:
+            self._compare()
         self.call_after(self._start.compare_seconds, due)
 
     def on_compare_now(self, _now: CompareNow, _sender: Any) -> None:
-        self._is_comparing = False
+        # Also while a comparison is under way: it may have read before the feed was restored.
         self._compare()
 
     def _compare(self) -> None:
         following = [topic.name for topic in self._topics.values() if topic.is_following]
-        if self._is_comparing or not following:
-            return
-        self._is_comparing = True
         for start in range(0, len(following), COMPARED_AT_ONCE):
             topics = following[start : start + COMPARED_AT_ONCE]
+            self._comparisons += 1
             self.perform(self._start.store.positions(topics), _Comparing(topics))
 
     def on_performed(self, performed: Performed, _sender: Any) -> None:
-        self._is_comparing = False
+        self._comparisons -= 1
         positions: Sequence[Position] = performed.result
         for name, position in zip(performed.tag.topics, positions, strict=True):
             topic = self._topics.get(name)
@@ -197,11 +230,12 @@ class DirectoryActor(LoopActor):
                 self.send(topic.address, Compared(name, position))
 
     def on_perform_failed(self, failed: PerformFailed, _sender: Any) -> None:
-        # The next comparison comes with the timer; a store that is away is reported where it matters, by readiness.
-        self._is_comparing = False
+        # The next comparison comes with the timer; a store that is away is reported where it matters, by
+        # readiness.
+        self._comparisons -= 1
         logger.debug("comparison of %d topics failed: %s", len(failed.tag.topics), failed.error)
 
-    # ------------------------------------------------------------------------------------------------------------------- census
+    # Census
 
     def on_take_census(self, _take: TakeCensus, asker: Any) -> None:
         topics = self._topics.values()
@@ -213,8 +247,13 @@ class DirectoryActor(LoopActor):
         """The worker stops; the topics, which are children, get their own request."""
 
     _handlers: ClassVar[dict[type, Callable[[DirectoryActor, Any, Any], None]]] = {
+        Publish: on_for_topic,
+        Fetch: on_for_topic,
+        Locate: on_for_topic,
+        DeleteTopic: on_for_topic,
         Fed: on_if_open,
         Leave: on_if_open,
+        DeadEnvelope: on_dead_envelope,
         StartDirectory: on_start,
         Idle: on_idle,
         ChildActorExited: on_child_exited,

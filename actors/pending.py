@@ -1,62 +1,80 @@
-"""The publishes of one topic that wait for their append: what group commit collects while one append is on its way."""
+"""The publishes of one topic that are not answered yet: what group commit collects while one append is on its
+way, and what is on its way."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from typing import Any
 
 from actors.protocol import Publish
 
+Waiting = tuple[Publish, Any]
+"""A publish and the address of whoever waits for its answer."""
+
 
 class PendingPublishes:
-    """A bounded queue of publishes with those who wait for their answer, taken out in batches."""
+    """A bounded queue of publishes, taken out in batches, one batch at a time.
 
-    __slots__ = ("_max_bytes", "_max_messages", "_messages", "_publishes", "_size_bytes")
+    The bounds are of what waits; the batch under way is bounded by `begin`.
+    """
+
+    __slots__ = ("_max_bytes", "_max_messages", "_messages", "_size_bytes", "_waiting", "in_flight")
 
     def __init__(self, max_messages: int, max_bytes: int) -> None:
         self._max_messages = max_messages
         self._max_bytes = max_bytes
-        self._publishes: deque[tuple[Publish, object, int]] = deque()
+        self._waiting: deque[tuple[Publish, Any, int]] = deque()
         self._messages = 0
         self._size_bytes = 0
+        self.in_flight: list[Waiting] = []
+        """The batch that is being appended; empty if there is none."""
 
-    def add(self, publish: Publish, publisher: object) -> bool:
-        """Queue a publish; False, and nothing changed, if the bounds would be passed. An empty queue takes any one publish."""
+    def __len__(self) -> int:
+        """Publishes not answered yet, in flight or not."""
+        return len(self._waiting) + len(self.in_flight)
+
+    def add(self, publish: Publish, publisher: Any) -> bool:
+        """Queue a publish; False, and nothing changed, if a bound would be passed. An empty queue takes any
+        one publish."""
         size_bytes, messages = publish.size_bytes, len(publish.drafts)
         is_over = (
             self._messages + messages > self._max_messages or self._size_bytes + size_bytes > self._max_bytes
         )
-        if is_over and self._publishes:
+        if is_over and self._waiting:
             return False
-        self._publishes.append((publish, publisher, size_bytes))
+        self._waiting.append((publish, publisher, size_bytes))
         self._messages += messages
         self._size_bytes += size_bytes
         return True
 
-    def take(self, max_messages: int, max_bytes: int) -> list[tuple[Publish, object]]:
-        """The oldest publishes that fit one append. A publish is never split, so a single large one is taken alone."""
-        taken: list[tuple[Publish, object]] = []
+    def begin(self, max_messages: int, max_bytes: int) -> list[Publish]:
+        """Put the oldest publishes that fit one append in flight; none while a batch is.
+
+        A publish is never split, so one that is larger than the bounds goes alone.
+        """
+        if self.in_flight:
+            return []
         messages = size_bytes = 0
-        while self._publishes:
-            publish, publisher, publish_bytes = self._publishes[0]
-            if taken and (
-                messages + len(publish.drafts) > max_messages or size_bytes + publish_bytes > max_bytes
-            ):
-                break
-            self._publishes.popleft()
+        while self._waiting:
+            publish, publisher, publish_bytes = self._waiting[0]
             messages += len(publish.drafts)
             size_bytes += publish_bytes
-            taken.append((publish, publisher))
-        self._messages -= messages
-        self._size_bytes -= size_bytes
-        return taken
+            if self.in_flight and (messages > max_messages or size_bytes > max_bytes):
+                break
+            self._waiting.popleft()
+            self._messages -= len(publish.drafts)
+            self._size_bytes -= publish_bytes
+            self.in_flight.append((publish, publisher))
+        return [publish for publish, _ in self.in_flight]
 
-    def drain(self) -> Iterator[tuple[Publish, object]]:
-        """Take everything out."""
-        while self._publishes:
-            publish, publisher, _ = self._publishes.popleft()
-            yield publish, publisher
+    def finish(self) -> list[Waiting]:
+        """The batch in flight is answered, or about to be; the next one may begin."""
+        finished, self.in_flight = self.in_flight, []
+        return finished
+
+    def drain(self) -> list[Waiting]:
+        """Take everything that waits, but not what is in flight."""
+        drained = [(publish, publisher) for publish, publisher, _ in self._waiting]
+        self._waiting.clear()
         self._messages = self._size_bytes = 0
-
-    def __len__(self) -> int:
-        return len(self._publishes)
+        return drained

@@ -1,7 +1,7 @@
 """Whether a cursor is proved to belong to a stream.
 
-Ids alone prove nothing: a store that lost its tail can hand the same milliseconds out again. So every entry names the id before
-it, and a cursor is proved when the first entry after it names it as its predecessor.
+Ids alone prove nothing: a store that lost its tail can hand the same milliseconds out again. So every entry
+names the id before it, and a cursor is proved when the first entry after it names it as its predecessor.
 """
 
 from __future__ import annotations
@@ -10,23 +10,28 @@ from actors.protocol import Notice, StreamPage
 from actors.stream import MessageId
 
 
-def judge(topic: str, cursor: MessageId, page: StreamPage) -> Notice | None:
-    """What a subscriber that resumes from `cursor` must be told before the first message of `page`; None if nothing is missing.
+def judge(topic: str, cursor: MessageId, epoch: str | None, page: StreamPage) -> Notice | None:
+    """What a subscriber that resumes from `cursor` must be told before the first message of `page`, which was
+    read after that cursor; None if nothing is missing.
 
-    The number in an id counts the topic's messages, so the loss is the distance between two numbers, however long ago the entries
-    between them were trimmed.
+    `epoch` is the history the subscriber says its cursor is from, None if it does not say. The number in an
+    id counts the topic's messages, so a loss is the distance between two numbers, however long ago the
+    entries between them were trimmed.
     """
-    newest = page.position.newest
-    if page.first_id is None or page.first_prev is None:
-        if cursor == newest:
+    position = page.position
+    first_id = page.first_id
+    available = None if first_id is None else str(first_id)
+    if epoch and position.epoch and epoch != position.epoch:
+        return Notice("reset", topic, "epoch_changed", None, available)
+    if first_id is None:
+        if cursor == position.newest:
             return None
-        if cursor > newest:
+        if cursor > position.newest:
             return Notice("reset", topic, "ahead_of_stream")
-        return Notice("gap", topic, "trimmed", _distance(cursor, newest))
+        return Notice("gap", topic, "trimmed", _lost(cursor, position.newest.number))
     if page.first_prev == cursor:
         return None
-    available = str(page.first_id)
-    lost = _distance(cursor, page.first_id, between=True)
+    lost = _lost(cursor, first_id.number - 1)
     if page.knows_cursor:
         return Notice("gap", topic, "deleted", lost, available)
     if page.oldest_prev is not None and cursor < page.oldest_prev:
@@ -34,7 +39,7 @@ def judge(topic: str, cursor: MessageId, page: StreamPage) -> Notice | None:
     return Notice("reset", topic, "unknown_cursor", None, available)
 
 
-def _distance(cursor: MessageId, other: MessageId, *, between: bool = False) -> int | None:
-    # An id that did not come from this stream's counting (written by another server, or by hand) has a number that means nothing.
-    lost = other.number - cursor.number - (1 if between else 0)
+def _lost(cursor: MessageId, last_missing_number: int) -> int | None:
+    lost = last_missing_number - cursor.number
+    # An id that another server gave has a number that counts nothing.
     return lost if lost > 0 else None

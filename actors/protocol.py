@@ -24,13 +24,13 @@ WallClock = Callable[[], int]
 """Unix time in milliseconds. Injected, so that tests move it."""
 
 
-# ------------------------------------------------------------------------------------------------- publishing
+# Publishing
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What a publisher gave for one message. `payload` and `metadata` are validated JSON texts, never parsed
-    again."""
+    """What a publisher gave for one message. `payload` and `metadata` are validated JSON texts, never
+    parsed again."""
 
     payload: bytes
     metadata: bytes | None = None
@@ -39,8 +39,8 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Dedupe:
-    """Names one logical publish: the same `key` within a topic appends once. `digest` tells whether the body
-    is the same too."""
+    """Names one logical publish: the same `key` within a topic appends once. `digest` tells whether the
+    body is the same too."""
 
     key: str
     digest: str
@@ -61,8 +61,8 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The drafts are in the stream under these ids. `is_replay`: they were already, from an earlier attempt
-    with the same key."""
+    """The drafts are in the stream under these ids. `is_replay`: they were already, from an earlier
+    attempt with the same key."""
 
     topic: str
     ids: tuple[str, ...]
@@ -78,7 +78,7 @@ class Refused:
     detail: str = ""
 
 
-# ------------------------------------------------------------------------------------------------ subscribing
+# Subscribing
 
 
 class Start(Enum):
@@ -90,8 +90,8 @@ class Start(Enum):
     """After the last message this named client acknowledged; from the oldest retained if it never
     acknowledged any."""
     UNKNOWN = "unknown"
-    """The client named a place this stream never had (a foreign id): read from the oldest retained, and say
-    so."""
+    """The client named a place this stream never had (a foreign id): read from the oldest retained, and
+    say so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +147,8 @@ class Fetch:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Messages after the asked cursor, ascending, at least up to `batch.last`. `has_more`: the stream holds
-    more behind it."""
+    """Messages after the asked cursor, ascending, at least up to `batch.last`. `has_more`: the stream
+    holds more behind it."""
 
     topic: str
     ticket: int
@@ -189,8 +189,8 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """Take the subscriber out of the topic's live set. Not answered; what was delivered before it may still
-    arrive."""
+    """Take the subscriber out of the topic's live set. Not answered; what was delivered before it may
+    still arrive."""
 
     topic: str
     subscriber_id: int
@@ -198,20 +198,18 @@ class Leave:
 
 @dataclass(frozen=True, slots=True)
 class Evicted:
-    """The topic no longer delivers to this subscriber; it must fetch again from its cursor (and prove it, if
-    `proves`)."""
+    """The topic no longer delivers to this subscriber; it must fetch again from its cursor."""
 
     topic: str
-    proves: bool
 
 
-# ------------------------------------------------------------------------------ what a connection's edge says
+# What a connection's edge says
 
 
 @dataclass(frozen=True, slots=True)
 class StartSubscriber:
-    """First message of a `SubscriberActor`. `completes`: end after the first messages instead of going on (a
-    long-poll)."""
+    """First message of a `SubscriberActor`. `completes`: end after the first messages instead of going on
+    (a long-poll)."""
 
     subscriber_id: int
     sink: Sink
@@ -277,7 +275,7 @@ class Disconnect:
     """The connection is gone, or must go: leave every topic and end."""
 
 
-# -------------------------------------------------------------------------------- between directory and topic
+# Between directory and topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,8 +329,8 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """A topic has nothing to do. `received` counts what the directory forwarded to it; if more is on its way
-    it stays."""
+    """A topic has nothing to do. `received` counts what the directory forwarded to it; if more is on its
+    way it stays."""
 
     topic: str
     received: int
@@ -425,7 +423,7 @@ class Census:
     hot_bytes: int
 
 
-# ------------------------------------------------------------------------------------------------ the archive
+# The archive
 
 
 @dataclass(frozen=True, slots=True)
@@ -437,8 +435,8 @@ class StartArchive:
 
 @dataclass(frozen=True, slots=True)
 class ReadHistory:
-    """Ask for one page of a topic's messages. Answered by `HistoryPage` or `Refused`. `cursor` is exclusive;
-    None begins at the end that the direction starts from."""
+    """Ask for one page of a topic's messages. Answered by `HistoryPage` or `Refused`. `cursor` is
+    exclusive; None begins at the end that the direction starts from."""
 
     topic: str
     cursor: MessageId | None
@@ -489,13 +487,13 @@ class CountTopics:
     """Ask how many topics there are. Answered by a number, or `Refused`."""
 
 
-# -------------------------------------------------------------------------------------------------- the ports
+# The ports
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a topic's stream stands. `newest` is its last id ever given, also when the stream is empty; epoch
-    "" = never existed."""
+    """Where a topic's stream stands. `newest` is its last id ever given, also when the stream is empty;
+    epoch "" = never existed."""
 
     epoch: str
     newest: MessageId
@@ -503,9 +501,9 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """Outcome of one append. `messages` are the new ones, ascending, following `prev`; `outcomes` answer each
-    publish in order: its ids and whether they are an earlier attempt's, or None where the key was used before
-    with another body."""
+    """Outcome of one append. `messages` are the new ones, ascending, following `prev`; `outcomes` answer
+    each publish in order: its ids and whether they are an earlier attempt's, or None where the key was
+    used before with another body."""
 
     prev: MessageId
     epoch: str
@@ -515,8 +513,8 @@ class Appended:
 
 @dataclass(frozen=True, slots=True)
 class StreamPage:
-    """What a read found strictly after its cursor, and what is needed to judge whether the cursor belongs to
-    the stream."""
+    """What a read found strictly after its cursor, and what is needed to judge whether the cursor belongs
+    to the stream."""
 
     position: Position
     batch: Batch
@@ -578,8 +576,8 @@ class Store(Protocol):
         """Delete the stream; its ids are never given again. None if there was no such topic."""
 
     def acknowledge(self, client_id: str, cursors: Mapping[str, MessageId]) -> Awaitable[None]:
-        """Move a named client's acknowledged cursors forward; one that lies behind the stored cursor changes
-        nothing."""
+        """Move a named client's acknowledged cursors forward; one that lies behind the stored cursor
+        changes nothing."""
 
     def acknowledged(self, client_id: str, topics: Sequence[str]) -> Awaitable[Mapping[str, MessageId]]:
         """The named client's acknowledged cursors, for those topics it has one for."""
@@ -624,8 +622,8 @@ class Sink(Protocol):
         """A request of the client was not carried out; the connection goes on."""
 
     def complete(self, cursors: Mapping[str, MessageId], has_more: bool, failure: str | None) -> None:
-        """A long-poll is over: answer with what was delivered. `failure`: the error code if some topic could
-        never be read."""
+        """A long-poll is over: answer with what was delivered. `failure`: the error code if some topic
+        could never be read."""
 
     def fail(self) -> None:
         """The subscriber's actor failed: close the connection, the client may come back with its cursor."""

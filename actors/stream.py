@@ -1,15 +1,14 @@
-"""Values of one topic's stream: message ids, messages, batches, and the hot buffer that keeps the newest of them.
+"""Values of one topic's stream: message ids, messages, batches, and the hot buffer of the newest of them.
 
-Pure values: nothing here does I/O, knows a wire format, or reads a clock. A message id carries its own position: it is
-`<milliseconds>-<number>`, where the number counts the topic's messages from 1, so the distance between two ids of a topic is the
-number of messages between them, also when those are long trimmed.
+Pure values: nothing here does I/O, knows a wire format, or reads a clock. A message id carries its own
+position: it is `<milliseconds>-<number>`, where the number counts the topic's messages from 1, so the
+distance between two ids of a topic is the number of messages between them, also when those are long trimmed.
 """
 
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
-from collections import deque
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,26 +21,23 @@ _NUMBER_MASK = (1 << _NUMBER_BITS) - 1
 _ID_PATTERN = re.compile(r"([0-9]{1,20})-([0-9]{1,20})", re.ASCII)
 
 MESSAGE_OVERHEAD_BYTES = 640
-"""What a message costs in the hot buffer beside its payload: the object, its ids, its shared item text's header (measured)."""
+"""What a message costs in the hot buffer beside its payload, measured: the object, its ids, the head of its
+shared item text."""
 
 NEVER_MS = 1 << 62
 """A time that does not come, for messages without a time to live."""
 
 T = TypeVar("T")
 
-
-_UNIX_EPOCH = datetime(1970, 1, 1)
-_LAST_MILLISECONDS = (
-    int((datetime(9999, 12, 31, tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()) * 1000
-)
+_UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_MILLISECONDS = (datetime(9999, 12, 31, tzinfo=UTC) - _UNIX_EPOCH) // timedelta(milliseconds=1)
 
 
 @lru_cache(maxsize=64)
 def timestamp_text(milliseconds: int) -> str:
-    """Unix milliseconds as ISO-8601 in UTC with microseconds; times beyond the year 9999 read as its last day."""
-    return (_UNIX_EPOCH + timedelta(milliseconds=min(milliseconds, _LAST_MILLISECONDS))).isoformat(
-        timespec="microseconds"
-    ) + "Z"
+    """Unix milliseconds as ISO-8601 in UTC with microseconds; after the year 9999, its last day."""
+    time = _UNIX_EPOCH + timedelta(milliseconds=min(milliseconds, _LAST_MILLISECONDS))
+    return time.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 class MessageId(int):
@@ -59,7 +55,7 @@ class MessageId(int):
 
     @classmethod
     def parse(cls, text: str) -> MessageId:
-        """The id written as `text`; ValueError unless it is two decimal numbers below 2**64 joined by a dash."""
+        """The id written as `text`; ValueError unless it is two decimal numbers below 2**64 and a dash."""
         match = _ID_PATTERN.fullmatch(text)
         if match is None:
             raise ValueError(f"not a message id: {text[:60]!r}")
@@ -92,9 +88,10 @@ BEGINNING = MessageId(0)
 class Message:
     """One message as it stands in the stream. Treat as immutable; `item` alone is filled later, once.
 
-    `payload` and `metadata` are JSON texts exactly as the publisher sent them. `prev` is the id before this one in the topic.
-    The time of a message is the time in its id; only entries that another server wrote carry a `timestamp` of their own.
-    `item` is the message's JSON text on the wire, kept by whoever encodes it first so that all transports share those bytes.
+    `payload` and `metadata` are JSON texts exactly as the publisher sent them. `prev` is the id before this
+    one in the topic. The time of a message is the time in its id; only entries that another server wrote
+    carry a `timestamp` of their own. `item` is the message's JSON text on the wire, kept by whoever encodes
+    it first so that all transports share those bytes.
     """
 
     __slots__ = (
@@ -137,7 +134,7 @@ class Message:
 
     @property
     def size_bytes(self) -> int:
-        """What keeping this message in memory costs: its texts twice (once inside `item`) and a fixed overhead."""
+        """What keeping this message in memory costs: its texts twice (once inside `item`) and overhead."""
         return 2 * (len(self.payload) + len(self.metadata or b"")) + MESSAGE_OVERHEAD_BYTES
 
     def __repr__(self) -> str:
@@ -182,9 +179,8 @@ class Batch:
     def unexpired(self, now_ms: int) -> Batch:
         """The batch without the messages whose time to live has passed; the batch itself if none has."""
         if self._soonest_expiry_ms is None:
-            self._soonest_expiry_ms = min(
-                (m.expires_at_ms or NEVER_MS for m in self.messages), default=NEVER_MS
-            )
+            expiries = [m.expires_at_ms for m in self.messages if m.expires_at_ms is not None]
+            self._soonest_expiry_ms = min(expiries, default=NEVER_MS)
         if now_ms < self._soonest_expiry_ms:
             return self
         alive = [m for m in self.messages if m.expires_at_ms is None or m.expires_at_ms > now_ms]
@@ -209,22 +205,28 @@ class HotBuffer:
     A reader whose cursor is at or above `floor` can be served from here and misses nothing.
     """
 
-    __slots__ = ("_ids", "_limits", "_messages", "_start", "floor", "size_bytes")
+    __slots__ = ("_dropped_bytes", "_ends", "_ids", "_limits", "_messages", "_start", "floor")
 
     def __init__(self, limits: HotLimits, floor: MessageId = BEGINNING) -> None:
         self._limits = limits
-        # A list with a moving start instead of a deque: bisect needs random access, and a deque's is linear.
+        # Lists with a moving start instead of deques: bisect needs random access, and a deque's is linear.
         self._messages: list[Message] = []
         self._ids: list[MessageId] = []
+        # The bytes of all messages that ever came up to and with each one: a range's size is a subtraction.
+        self._ends: list[int] = []
+        self._dropped_bytes = 0
         self._start = 0
         self.floor = floor
-        self.size_bytes = 0
 
     def __len__(self) -> int:
         return len(self._ids) - self._start
 
     def __iter__(self) -> Iterator[Message]:
         return islice(self._messages, self._start, None)
+
+    @property
+    def size_bytes(self) -> int:
+        return self._ends[-1] - self._dropped_bytes if self._ends else 0
 
     @property
     def newest(self) -> MessageId:
@@ -235,88 +237,97 @@ class HotBuffer:
         """Append messages that follow the newest one directly, then drop the oldest until the bounds hold."""
         self._messages.extend(messages)
         self._ids.extend([message.id for message in messages])
-        self.size_bytes += sum([message.size_bytes for message in messages])
-        limits = self._limits
-        while len(self) > limits.max_messages or (self.size_bytes > limits.max_bytes and len(self) > 0):
-            self._drop_oldest()
-        self._compact()
+        total = self._ends[-1] if self._ends else self._dropped_bytes
+        for message in messages:
+            total += message.size_bytes
+            self._ends.append(total)
+        excess = len(self) - self._limits.max_messages
+        if excess > 0:
+            self._drop_to(self._start + excess)
+        self.shrink(self._limits.max_bytes)
 
     def expire(self, now_ms: int) -> None:
         """Drop what is older than the age bound."""
         oldest_kept = MessageId.of(max(0, now_ms - self._limits.max_age_ms), 0)
-        while len(self) > 0 and self._ids[self._start] < oldest_kept:
-            self._drop_oldest()
-        self._compact()
+        self._drop_to(bisect_left(self._ids, oldest_kept, lo=self._start))
 
     def shrink(self, max_bytes: int) -> None:
         """Drop the oldest until at most `max_bytes` are held."""
-        while self.size_bytes > max_bytes and len(self) > 0:
-            self._drop_oldest()
-        self._compact()
+        excess = self.size_bytes - max_bytes
+        if excess > 0:
+            self._drop_to(bisect_left(self._ends, self._dropped_bytes + excess, lo=self._start) + 1)
 
     def clear(self, floor: MessageId) -> None:
         """Forget everything and start anew behind `floor`."""
-        self._messages, self._ids, self._start = [], [], 0
-        self.size_bytes = 0
+        self._messages, self._ids, self._ends, self._start = [], [], [], 0
+        self._dropped_bytes = 0
         self.floor = floor
-
-    def covers(self, cursor: MessageId) -> bool:
-        """Whether everything after `cursor` is held here."""
-        return cursor >= self.floor
 
     def knows(self, cursor: MessageId) -> bool:
         """Whether `cursor` is the id of a message held, or the one before the oldest of them."""
         if cursor == self.floor:
             return True
-        index = bisect_right(self._ids, cursor, lo=self._start) - 1
-        return index >= self._start and self._ids[index] == cursor
+        index = bisect_left(self._ids, cursor, lo=self._start)
+        return index < len(self._ids) and self._ids[index] == cursor
 
     def after(self, cursor: MessageId, max_messages: int, max_bytes: int) -> list[Message]:
         """Messages strictly after `cursor`, bounded by count and bytes, at least one if there is any."""
         start = bisect_right(self._ids, cursor, lo=self._start)
-        page = self._messages[start : start + max_messages]
-        budget = max_bytes
-        for count, message in enumerate(page):
-            budget -= message.size_bytes
-            if budget < 0 and count > 0:
-                return page[:count]
-        return page
+        before = self._ends[start - 1] if start > self._start else self._dropped_bytes
+        fitting = bisect_right(self._ends, before + max_bytes, lo=start)
+        return self._messages[start : min(start + max_messages, max(fitting, start + 1))]
 
-    def _drop_oldest(self) -> None:
-        message = self._messages[self._start]
-        self.size_bytes -= message.size_bytes
-        self.floor = message.id
-        self._messages[self._start] = None  # type: ignore[call-overload]  # lets the message go before the next compaction
-        self._start += 1
+    def size_between(self, cursor: MessageId, last: MessageId) -> int:
+        """The bytes of the messages held that come after `cursor`, up to and with `last`."""
+        start = bisect_right(self._ids, cursor, lo=self._start)
+        end = bisect_right(self._ids, last, lo=start)
+        if end == start:
+            return 0
+        return self._ends[end - 1] - (self._ends[start - 1] if start > self._start else self._dropped_bytes)
 
-    def _compact(self) -> None:
-        if self._start > 256 and self._start * 2 > len(self._ids):
-            del self._messages[: self._start]
-            del self._ids[: self._start]
+    def _drop_to(self, start: int) -> None:
+        dropped = start - self._start
+        if dropped <= 0:
+            return
+        self.floor = self._ids[start - 1]
+        self._dropped_bytes = self._ends[start - 1]
+        # Lets the messages go before the next compaction.
+        self._messages[self._start : start] = [None] * dropped  # type: ignore[list-item]
+        self._start = start
+        if start > 256 and start * 2 > len(self._ids):
+            del self._messages[:start]
+            del self._ids[:start]
+            del self._ends[:start]
             self._start = 0
 
 
 class PageCache:
-    """The last few batches read by cursor, so that readers of the same range share one read and one encoding."""
+    """The last few pages read by cursor, so that readers of the same range share one encoding of it."""
 
-    __slots__ = ("_batches", "_capacity", "_order")
+    __slots__ = ("_max_bytes", "_pages", "size_bytes")
 
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._batches: dict[tuple[MessageId, int], Batch] = {}
-        self._order: deque[tuple[MessageId, int]] = deque()
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._pages: dict[tuple[MessageId, int], tuple[Batch, int]] = {}
+        self.size_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._pages)
 
     def get(self, cursor: MessageId, limit: int) -> Batch | None:
-        return self._batches.get((cursor, limit))
+        found = self._pages.get((cursor, limit))
+        return None if found is None else found[0]
 
-    def put(self, cursor: MessageId, limit: int, batch: Batch) -> None:
-        key = (cursor, limit)
-        if key not in self._batches:
-            self._order.append(key)
-        self._batches[key] = batch
-        while len(self._order) > self._capacity:
-            del self._batches[self._order.popleft()]
+    def put(self, cursor: MessageId, limit: int, page: Batch, size_bytes: int) -> None:
+        """Keep a page that is not kept yet; the oldest give way to it. One beyond the bound is not kept."""
+        if size_bytes > self._max_bytes:
+            return
+        self._pages[cursor, limit] = (page, size_bytes)
+        self.size_bytes += size_bytes
+        while self.size_bytes > self._max_bytes:
+            _, oldest_bytes = self._pages.pop(next(iter(self._pages)))
+            self.size_bytes -= oldest_bytes
 
     def clear(self) -> None:
-        self._batches.clear()
-        self._order.clear()
+        self._pages.clear()
+        self.size_bytes = 0
