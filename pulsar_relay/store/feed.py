@@ -165,6 +165,8 @@ class Feed:
         heard: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._heartbeat = text, heard
         said = self._client.line.call("PUBLISH", self._heartbeat_channel, text)
+        # If this connection is lost first nobody asks what became of it.
+        said.add_done_callback(_acknowledge_outcome)
         await asyncio.wait([lost, said], return_when=asyncio.FIRST_COMPLETED)
         if said.done() and said.exception() is not None and not lost.done():
             return  # nothing was said, so that nothing was heard proves nothing
@@ -267,3 +269,8 @@ def _fed(topic: str, data: bytes) -> Fed:
 def _time_out(follow: asyncio.Future[None]) -> None:
     if not follow.done():
         follow.set_exception(StoreError("store_unavailable"))
+
+
+def _acknowledge_outcome(done: asyncio.Future[Any]) -> None:
+    if not done.cancelled():
+        done.exception()
