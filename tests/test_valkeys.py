@@ -76,8 +76,7 @@ def test_a_server_that_cannot_start_fails_with_its_own_words(make_valkey: MakeVa
         make_valkey(settings={"no-such-setting": "1"}).start()
 
 
-def test_the_shipped_valkey_conf_means_what_its_comments_say(make_valkey: MakeValkey) -> None:
-    server = make_valkey(settings={"save": "900 1 300 10 60 10000"}).start()
+def test_the_shipped_valkey_conf_means_what_its_comments_say(valkey_server: RealValkey) -> None:
     told = {
         "appendonly": "yes",
         "appendfsync": "everysec",
@@ -92,7 +91,7 @@ def test_the_shipped_valkey_conf_means_what_its_comments_say(make_valkey: MakeVa
         "client-output-buffer-limit": "normal 536870912 268435456 60 slave 268435456 67108864 60"
         " pubsub 33554432 8388608 60",
     }
-    assert {name: server.config(name) for name in told} == told
+    assert {name: valkey_server.config(name) for name in told} == told
 
 
 def test_the_shipped_valkey_conf_takes_snapshots_as_the_quick_start_says() -> None:

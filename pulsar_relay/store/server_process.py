@@ -13,6 +13,7 @@ import os
 import select
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -164,6 +165,9 @@ class ServerProcess:
         if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = None
+        if self._child is not None and self._child.poll() is None:
+            # A child that was left to end by itself must be reaped all the same.
+            threading.Thread(target=self._child.wait, name=f"reap {self.pid}", daemon=True).start()
 
 
 def find_binary() -> tuple[Path, str]:
