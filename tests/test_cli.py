@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,11 +26,13 @@ def nobody(tmp_path: Path) -> CommandLine:
 
 
 @pytest.fixture
-def web_server(tmp_path: Path) -> Iterator[CommandLine]:
-    """Commands for something that answers, and is no relay."""
-    listener = socket.create_server(("127.0.0.1", 0))
+def make_web_server(tmp_path: Path) -> Iterator[Callable[[str], CommandLine]]:
+    """Makes commands for something that gives every request this answer, and is no relay."""
+    listeners: list[socket.socket] = []
+    threads: list[threading.Thread] = []
 
-    def answer() -> None:
+    def serve(listener: socket.socket, status: str) -> None:
+        head = f"HTTP/1.1 {status}\r\nContent-Length: 4\r\nConnection: close\r\n\r\n"
         while True:
             try:
                 connection, _ = listener.accept()
@@ -38,16 +40,20 @@ def web_server(tmp_path: Path) -> Iterator[CommandLine]:
                 return
             with connection:
                 connection.recv(65536)
-                connection.sendall(
-                    b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\nConnection: close\r\n\r\n<p/>"
-                )
+                connection.sendall(head.encode() + b"<p/>")
 
-    thread = threading.Thread(target=answer)
-    thread.start()
-    yield CommandLine(f"http://127.0.0.1:{listener.getsockname()[1]}", tmp_path)
-    listener.shutdown(socket.SHUT_RDWR)
-    listener.close()
-    thread.join()
+    def make(status: str) -> CommandLine:
+        listeners.append(socket.create_server(("127.0.0.1", 0)))
+        threads.append(threading.Thread(target=serve, args=(listeners[-1], status)))
+        threads[-1].start()
+        return CommandLine(f"http://127.0.0.1:{listeners[-1].getsockname()[1]}", tmp_path)
+
+    yield make
+    for listener in listeners:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+    for thread in threads:
+        thread.join()
 
 
 def test_the_version_is_the_packages(nobody: CommandLine) -> None:
@@ -116,17 +122,24 @@ def test_without_a_relay_a_command_says_where_it_looked_and_how_to_start_one(
     "arguments",
     [
         ("publish", "t", "1"),
+        ("publish", "t", "-"),
         ("subscribe", "t"),
         ("subscribe", "t", "--transport", "sse"),
         ("subscribe", "t", "--transport", "poll"),
+        ("subscribe", "t", "--no-follow"),
         ("topics",),
+        ("topics", "t"),
     ],
     ids=" ".join,
 )
-def test_what_is_no_relay_is_told_from_one(web_server: CommandLine, arguments: tuple[str, ...]) -> None:
-    done = web_server.run(*arguments)
-    assert done.code == 1
-    assert done.errors.startswith("http_404: ") and "not as a relay does" in done.errors
+@pytest.mark.parametrize("status", ["404 Not Found", "200 OK"])
+def test_what_is_no_relay_is_told_from_one(
+    make_web_server: Callable[[str], CommandLine], status: str, arguments: tuple[str, ...]
+) -> None:
+    done = make_web_server(status).run(*arguments, stdin=b"1\n")
+    assert done.code == 1 and done.output == b""
+    code, _, message = done.errors.partition(": ")
+    assert code in {"http_404", "not_a_relay"} and "a relay" in message
     assert "Traceback" not in done.errors
 
 

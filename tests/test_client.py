@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pulsar_relay.client.address import Address, topic_path
 from pulsar_relay.client.backoff import Backoff
-from pulsar_relay.client.errors import ClientError, LostError, RefusedError, UnreachableError
+from pulsar_relay.client.errors import ClientError, LostError, NotARelayError, RefusedError, UnreachableError
 from pulsar_relay.client.event_stream import EventParser
 from pulsar_relay.client.frames import (
     Frame,
@@ -136,8 +136,8 @@ def test_frames_that_say_nothing_to_a_reader_are_skipped() -> None:
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b'{"type":7}', b"\xff"])
-def test_what_is_no_frame_breaks_the_connection_and_not_the_client(text: bytes) -> None:
-    with pytest.raises(LostError, match="not_a_relay"):
+def test_what_is_no_frame_is_not_a_relays(text: bytes) -> None:
+    with pytest.raises(NotARelayError, match="no frame of a relay"):
         read_frame(text)
 
 
@@ -182,9 +182,11 @@ class ScriptedTransport:
     def __init__(self, *connections: Iterable[Frame | ClientError]) -> None:
         self._connections = iter(connections)
         self.cursors: list[dict[str, str]] = []
+        self.epochs: list[dict[str, str]] = []
 
-    async def frames(self, cursors: Mapping[str, str]) -> AsyncGenerator[Frame]:
+    async def frames(self, cursors: Mapping[str, str], epochs: Mapping[str, str]) -> AsyncGenerator[Frame]:
         self.cursors.append(dict(cursors))
+        self.epochs.append(dict(epochs))
         for step in next(self._connections):
             if isinstance(step, ClientError):
                 raise step
@@ -233,6 +235,14 @@ def test_a_reader_that_was_given_its_place_keeps_it_without_any_message() -> Non
     transport = ScriptedTransport([PositionFrame({"t": "4-0"}), LostError("cut")], [END])
     _read(transport, {"t": "latest"})
     assert transport.cursors == [{"t": "latest"}, {"t": "4-0"}]
+
+
+def test_the_epoch_is_presented_until_a_reset_ends_it() -> None:
+    place = PositionFrame({"t": "4-0"}, {"t": "e1"})
+    reset = NoticeFrame("reset", "t", b"{}")
+    transport = ScriptedTransport([place, LostError("cut")], [reset, LostError("cut")], [END])
+    _read(transport, {"t": "latest"})
+    assert transport.epochs == [{}, {"t": "e1"}, {}]
 
 
 def test_after_a_reset_lower_ids_are_news() -> None:

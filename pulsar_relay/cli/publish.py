@@ -17,6 +17,7 @@ from pulsar_relay.cli.publish_lines import LinesPublisher
 from pulsar_relay.cli.publish_progress import PublishProgress
 from pulsar_relay.client.address import Address
 from pulsar_relay.client.errors import ClientError
+from pulsar_relay.client.frames import one_line
 from pulsar_relay.client.http import HttpClient
 from pulsar_relay.client.publisher import Publisher
 
@@ -146,7 +147,7 @@ def _publish_one(
     except ClientError as error:
         raise FailedError(error) from error
     if not quiet:
-        click.echo(answer)
+        click.echo(one_line(answer))
     return True
 
 

@@ -7,8 +7,9 @@ import os
 import signal
 import stat
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import aclosing
+from typing import Any
 
 import click
 
@@ -114,25 +115,23 @@ class _Subscription:
     async def run(self, *, follows: bool) -> None:
         """Raises ClientError."""
         http = HttpClient(self._address)
-        reader = Reader(
-            self._make_transport(http), self._since, backoff=Backoff(), on_interruption=interrupted
-        )
-        tasks = [asyncio.create_task(_end_of_interest())]
         try:
-            if not follows:
-                self._catching_up = await CatchingUp.begin(http, self._since)
-                tasks.append(asyncio.create_task(self._catching_up.wait(reader)))
-            tasks.append(asyncio.create_task(self._print_all(reader)))
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            await _first_of(self._read(http, follows=follows), _end_of_interest())
         except BrokenPipeError:
             _silence_standard_output()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             http.close()
+
+    async def _read(self, http: HttpClient, *, follows: bool) -> None:
+        reader = Reader(
+            self._make_transport(http), self._since, backoff=Backoff(), on_interruption=interrupted
+        )
+        if follows:
+            await self._print_all(reader)
+        else:
+            self._catching_up = CatchingUp(http, self._since)
+            await self._catching_up.begin(Backoff(), interrupted)
+            await _first_of(self._print_all(reader), self._catching_up.wait(reader))
 
     def _make_transport(self, http: HttpClient) -> Transport:
         if self._transport == "ws":
@@ -159,6 +158,19 @@ class _Subscription:
             self._left -= 1
         if self._catching_up is not None:
             self._catching_up.note(message)
+
+
+async def _first_of(*coroutines: Coroutine[Any, Any, None]) -> None:
+    """Run them until the first has ended, or failed; the others are cancelled."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _end_of_interest() -> None:

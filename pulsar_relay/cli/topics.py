@@ -16,7 +16,7 @@ from pulsar_relay.cli.connection import FailedError, topic_names, url_option
 from pulsar_relay.client.address import Address, topic_path
 from pulsar_relay.client.errors import ClientError
 from pulsar_relay.client.frames import one_line
-from pulsar_relay.client.http import HttpClient
+from pulsar_relay.client.http import Answer, HttpClient
 
 REQUEST_SECONDS = 30.0
 PAGE_TOPICS = 1000
@@ -66,7 +66,7 @@ async def _run(address: Address, name: str | None, *, is_delete: bool) -> None:
             click.echo(f"topic {name} is deleted", err=True)
         else:
             answer = await http.request("GET", address.url(topic_path(name)), timeout_seconds=REQUEST_SECONDS)
-            _print_one(answer.body)
+            _print_one(answer)
     finally:
         http.close()
 
@@ -76,7 +76,7 @@ async def _pages(http: HttpClient) -> AsyncGenerator[list[msgspec.Raw]]:
     url: str | None = http.address.url("/api/v1/topics", {"limit": str(PAGE_TOPICS)})
     while url is not None:
         answer = await http.request("GET", url, timeout_seconds=REQUEST_SECONDS)
-        yield msgspec.json.decode(answer.body, type=list[msgspec.Raw])
+        yield answer.read(list[msgspec.Raw])
         url = None if answer.next_path is None else http.url_of(answer.next_path)
 
 
@@ -98,12 +98,13 @@ async def _print_all(http: HttpClient) -> None:
     Console().print(table)
 
 
-def _print_one(body: bytes) -> None:
+def _print_one(answer: Answer) -> None:
+    fields = answer.read(dict[str, object])
     if not sys.stdout.isatty():
-        click.echo(one_line(body))
+        click.echo(one_line(answer.body))
         return
     table = Table(show_header=False, box=None, pad_edge=False)
-    for field, value in msgspec.json.decode(body, type=dict[str, object]).items():
+    for field, value in fields.items():
         table.add_row(Text(field, style="bold"), Text(_shown(value)))
     Console().print(table)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from pulsar_relay.client.address import topic_path
-from pulsar_relay.client.errors import ClientError, RefusedError
+from pulsar_relay.client.backoff import Backoff
+from pulsar_relay.client.errors import ClientError, RefusedError, UnreachableError
 from pulsar_relay.client.frames import MessageFrame
 from pulsar_relay.client.http import HttpClient
 from pulsar_relay.client.reader import EARLIEST, LATEST, Reader, number
@@ -27,26 +28,27 @@ class _History(msgspec.Struct):
 
 
 class CatchingUp:
-    """Made by `begin` before reading starts; then told of every message, and waited for beside."""
+    """For a reader of `since`: `begin`, then start reading, tell it of every message, and `wait` beside."""
 
-    def __init__(self, http: HttpClient, goals: dict[str, str]) -> None:
+    def __init__(self, http: HttpClient, since: Mapping[str, str]) -> None:
         self._http = http
-        self._goals = goals
+        self._since = since
+        self._goals: dict[str, str] = {}
         self._has_news = False
         self._reached = asyncio.Event()
 
-    @classmethod
-    async def begin(cls, http: HttpClient, since: Mapping[str, str]) -> CatchingUp:
-        """Ask for the newest message of each topic that is not read from `latest` on. Raises ClientError."""
-        goals = {}
-        for topic, place in since.items():
-            if place != LATEST:
-                newest = await _newest(http, topic)
-                # A cursor says something about this topic even if there is no message: let the relay answer
-                # to it.
-                if newest is not None or place != EARLIEST:
-                    goals[topic] = newest or ""
-        return cls(http, goals)
+    async def begin(self, backoff: Backoff, on_interruption: Callable[[ClientError, float], None]) -> None:
+        """Ask for the newest message of each topic that is not read from `latest` on.
+
+        Raises ClientError for what trying again does not cure, or if no relay can be reached.
+        """
+        for topic, place in self._since.items():
+            if place == LATEST:
+                continue
+            newest = await self._newest(topic, backoff, on_interruption)
+            # A cursor is a question about this topic even if it has no message: let the relay answer it.
+            if newest is not None or place != EARLIEST:
+                self._goals[topic] = newest or ""
 
     def note(self, message: MessageFrame) -> None:
         """`message` was received."""
@@ -91,17 +93,22 @@ class CatchingUp:
             if error.code == "topic_not_found":
                 return False
             raise
-        page = msgspec.json.decode(answer.body, type=_History)
+        page = answer.read(_History)
         return bool(page.messages) or page.has_more
 
-
-async def _newest(http: HttpClient, topic: str) -> str | None:
-    try:
-        answer = await http.request(
-            "GET", http.address.url(topic_path(topic)), timeout_seconds=REQUEST_SECONDS
-        )
-    except RefusedError as error:
-        if error.code == "topic_not_found":
-            return None
-        raise
-    return msgspec.json.decode(answer.body, type=_Topic).last_id
+    async def _newest(
+        self, topic: str, backoff: Backoff, on_interruption: Callable[[ClientError, float], None]
+    ) -> str | None:
+        url = self._http.address.url(topic_path(topic))
+        while True:
+            try:
+                answer = await self._http.request("GET", url, timeout_seconds=REQUEST_SECONDS)
+                return answer.read(_Topic).last_id
+            except ClientError as error:
+                if error.code == "topic_not_found":
+                    return None
+                if isinstance(error, UnreachableError) or not error.is_retryable:
+                    raise
+                seconds = backoff.next(error.retry_after_seconds)
+                on_interruption(error, seconds)
+                await asyncio.sleep(seconds)

@@ -44,6 +44,13 @@ class RefusedError(ClientError):
         super().__init__(code, message, is_retryable=is_retryable, retry_after_seconds=retry_after_seconds)
 
 
+class NotARelayError(ClientError):
+    """Something answered, and not as a relay does."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("not_a_relay", f"{reason} Is this a relay's address?", is_retryable=False)
+
+
 class _WrongField(msgspec.Struct):
     loc: list[str | int]
     msg: str

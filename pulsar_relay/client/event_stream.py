@@ -13,7 +13,7 @@ from tornado.iostream import IOStream, StreamClosedError
 from tornado.tcpclient import TCPClient
 
 from pulsar_relay.client.address import Address
-from pulsar_relay.client.errors import LostError
+from pulsar_relay.client.errors import LostError, NotARelayError
 from pulsar_relay.client.frames import Frame, read_frame
 from pulsar_relay.client.http import CONNECT_SECONDS, USER_AGENT, failure, refusal
 
@@ -52,7 +52,7 @@ class EventTransport:
         self._address = address
         self._silence_seconds = silence_seconds
 
-    async def frames(self, cursors: Mapping[str, str]) -> AsyncGenerator[Frame]:
+    async def frames(self, cursors: Mapping[str, str], epochs: Mapping[str, str]) -> AsyncGenerator[Frame]:
         since = ",".join(f"{topic}:{cursor}" for topic, cursor in cursors.items())
         target = self._address.target("/api/v1/stream", {"topics": ",".join(cursors), "since": since})
         parser = EventParser()
@@ -84,7 +84,7 @@ class EventTransport:
                     chunk = await response.chunks.get()
                 if chunk is None:
                     break
-                if response.status == 200:
+                if response.is_stream:
                     yield chunk
                 else:
                     response.error_body += chunk
@@ -94,6 +94,8 @@ class EventTransport:
             reading.cancel()
         if response.status not in (0, 200):
             raise refusal(self._address, response.status, response.headers, bytes(response.error_body))
+        if response.status and not response.is_stream:
+            raise NotARelayError("what came is no stream of events.")
         raise LostError("the stream of events ended.")
 
     async def _exchange(self, stream: IOStream, target: str, response: _Response) -> None:
@@ -123,6 +125,11 @@ class _Response(HTTPMessageDelegate):
         self.headers = HTTPHeaders()
         self.error_body = bytearray()
         self.chunks: asyncio.Queue[bytes | None] = asyncio.Queue(CHUNKS_AHEAD)
+
+    @property
+    def is_stream(self) -> bool:
+        kind = self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        return self.status == 200 and kind == "text/event-stream"
 
     async def headers_received(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders

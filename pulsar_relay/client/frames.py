@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
-from pulsar_relay.client.errors import LostError, RefusedError, wrong_fields
+from pulsar_relay.client.errors import NotARelayError, RefusedError, wrong_fields
 
 _NULL = msgspec.Raw(b"null")
 
@@ -36,6 +36,7 @@ class PositionFrame:
     """Where reading stands without a message to show it; the first one says that the relay has accepted."""
 
     cursors: Mapping[str, str]
+    epochs: Mapping[str, str] = field(default_factory=dict)
 
 
 Frame = MessageFrame | NoticeFrame | PositionFrame
@@ -49,6 +50,7 @@ class _Frame(msgspec.Struct):
     message_id: str = ""
     payload: msgspec.Raw = _NULL
     cursors: dict[str, str] = {}
+    epochs: dict[str, str] = {}
     code: str = ""
     message: str = ""
     details: msgspec.Raw = _NULL
@@ -74,13 +76,13 @@ def read_frame(text: bytes) -> Frame | None:
     try:
         frame = _decode_frame.decode(text)
     except msgspec.DecodeError as error:
-        raise LostError(f"what came is no frame of a relay ({error}).", code="not_a_relay") from None
+        raise NotARelayError(f"what came is no frame of a relay ({error}).") from None
     if frame.type == "message":
         return MessageFrame(frame.topic or "", frame.message_id, text, bytes(frame.payload))
     if frame.type in {"gap", "reset"}:
         return NoticeFrame(frame.type, frame.topic or "", text)
     if frame.type == "subscribed":
-        return PositionFrame(frame.cursors)
+        return PositionFrame(frame.cursors, frame.epochs)
     if frame.type == "error":
         message = wrong_fields(frame.details) or frame.message
         raise RefusedError(frame.code, message, is_retryable=frame.retry)
@@ -92,7 +94,7 @@ def read_poll(text: bytes) -> Iterator[Frame]:
     try:
         poll = _decode_poll.decode(text)
     except msgspec.DecodeError as error:
-        raise LostError(f"what came is no relay's answer to a poll ({error}).", code="not_a_relay") from None
+        raise NotARelayError(f"what came is no relay's answer to a poll ({error}).") from None
     for raw in (*poll.notices, *poll.messages):
         frame = read_frame(bytes(raw))
         if frame is not None:

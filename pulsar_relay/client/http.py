@@ -6,6 +6,7 @@ import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import urljoin
 
 import msgspec
@@ -16,7 +17,16 @@ from tornado.simple_httpclient import HTTPTimeoutError, SimpleAsyncHTTPClient
 
 from pulsar_relay import __version__
 from pulsar_relay.client.address import Address
-from pulsar_relay.client.errors import ClientError, LostError, RefusedError, UnreachableError, wrong_fields
+from pulsar_relay.client.errors import (
+    ClientError,
+    LostError,
+    NotARelayError,
+    RefusedError,
+    UnreachableError,
+    wrong_fields,
+)
+
+Kind = TypeVar("Kind")
 
 CONNECT_SECONDS = 10.0
 ANSWER_MAX_BYTES = 2 * 1024 * 1024 * 1024
@@ -40,6 +50,13 @@ class Answer:
         """Path and query of the next page, from the `Link` header."""
         found = _NEXT_LINK.search(self.headers.get("Link", ""))
         return found[1] if found else None
+
+    def read(self, kind: type[Kind]) -> Kind:
+        """The body as a value of this type. Raises NotARelayError."""
+        try:
+            return msgspec.json.decode(self.body, type=kind)
+        except msgspec.DecodeError as error:
+            raise NotARelayError(f"the answer is not what was expected ({error}).") from None
 
 
 class HttpClient:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from pulsar_relay.client.backoff import Backoff
-from pulsar_relay.client.errors import ClientError, LostError, RefusedError, UnreachableError
-from pulsar_relay.client.http import HttpClient
+from pulsar_relay.client.errors import ClientError, LostError, NotARelayError, RefusedError, UnreachableError
+from pulsar_relay.client.http import Answer, HttpClient
 
 SINGLE = "/api/v1/messages"
 BULK = "/api/v1/messages/bulk"
@@ -29,6 +29,10 @@ class PublishResult(msgspec.Struct):
     @property
     def is_accepted(self) -> bool:
         return self.status == "accepted"
+
+
+class _PublishAnswer(msgspec.Struct):
+    message_id: str
 
 
 class _BulkAnswer(msgspec.Struct):
@@ -65,8 +69,10 @@ class Publisher:
         self._has_answered = False
 
     async def publish(self, payload: bytes, key: str) -> bytes:
-        """Publish one message; returns the relay's answer. Raises ClientError."""
-        return await self._post(SINGLE, self._message(payload), key)
+        """Publish one message; returns the relay's answer, as JSON. Raises ClientError."""
+        answer = await self._post(SINGLE, self._message(payload), key)
+        answer.read(_PublishAnswer)
+        return answer.body
 
     async def publish_all(self, payloads: Sequence[bytes], keys: Sequence[str]) -> list[PublishResult]:
         """Publish in bulk, in order; a request's key is that of its first message. Raises ClientError.
@@ -84,12 +90,15 @@ class Publisher:
             half = len(payloads) // 2
             first = await self.publish_all(payloads[:half], keys[:half])
             return first + await self.publish_all(payloads[half:], keys[half:])
-        return msgspec.json.decode(answer, type=_BulkAnswer).results
+        results = answer.read(_BulkAnswer).results
+        if len(results) != len(payloads):
+            raise NotARelayError("not every message was answered.")
+        return results
 
     def _message(self, payload: bytes) -> bytes:
         return self._head + payload + self._tail
 
-    async def _post(self, path: str, body: bytes, key: str) -> bytes:
+    async def _post(self, path: str, body: bytes, key: str) -> Answer:
         deadline = time.monotonic() + self._timeout_seconds
         backoff = Backoff()
         is_uncertain = False
@@ -111,7 +120,7 @@ class Publisher:
                 await asyncio.sleep(seconds)
             else:
                 self._has_answered = True
-                return answer.body
+                return answer
 
     def _may_retry(self, error: ClientError, latest: float) -> bool:
         if not error.is_retryable or time.monotonic() >= latest:

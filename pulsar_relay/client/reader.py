@@ -35,6 +35,7 @@ class Reader:
         self._has_connected = False
         self.is_connected = False
         self.cursors = dict(since)
+        self._epochs: dict[str, str] = {}
 
     async def frames(self) -> AsyncGenerator[MessageFrame | NoticeFrame]:
         """Messages and notices, for ever. A message moves the cursor when the next one is asked for.
@@ -44,12 +45,13 @@ class Reader:
         """
         while True:
             try:
-                async with aclosing(self._transport.frames(dict(self.cursors))) as frames:
+                async with aclosing(self._transport.frames(dict(self.cursors), dict(self._epochs))) as frames:
                     async for frame in frames:
                         self._has_connected = self.is_connected = True
                         self._backoff.reset()
                         if isinstance(frame, PositionFrame):
                             self.cursors.update(frame.cursors)
+                            self._epochs.update(frame.epochs)
                         elif self._is_news(frame):
                             yield frame
                             self._move_to(frame)
@@ -76,6 +78,7 @@ class Reader:
         elif frame.kind == "reset":
             # The old cursor is no part of this history: what comes may well have lower ids.
             self.cursors[frame.topic] = EARLIEST
+            self._epochs.pop(frame.topic, None)
 
 
 def number(message_id: str) -> tuple[int, int] | None:

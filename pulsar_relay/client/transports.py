@@ -1,9 +1,9 @@
 """The three ways to receive from a relay, each as frames from given cursors until the connection ends.
 
-A transport is asked for `frames(cursors)`: topic to message id, `earliest` or `latest`. It yields at least
-one PositionFrame once the relay has accepted, ends only by a ClientError, and closes its connection when
-the iterator is closed. A consumer that does not ask for the next frame stops the reading, not the event
-loop.
+A transport is asked for `frames` by topic: the message id, `earliest` or `latest`, and the epoch that came
+with it, if any, for which not every transport has a place. It yields at least one PositionFrame once the
+relay has accepted, ends only by a ClientError, and closes its connection when the iterator is closed. A
+consumer that does not ask for the next frame stops the reading, not the event loop.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import WebSocketClosedError, WebSocketError, websocket_connect
 
 from pulsar_relay.client.address import Address
-from pulsar_relay.client.errors import LostError
+from pulsar_relay.client.errors import LostError, NotARelayError
 from pulsar_relay.client.event_stream import EventTransport as EventTransport
 from pulsar_relay.client.frames import Frame, PositionFrame, read_frame, read_poll
 from pulsar_relay.client.http import CONNECT_SECONDS, USER_AGENT, HttpClient, failure, refusal
@@ -33,14 +33,14 @@ FRAME_MAX_BYTES = 1024 * 1024 * 1024
 
 
 class Transport(Protocol):
-    def frames(self, cursors: Mapping[str, str]) -> AsyncGenerator[Frame]: ...
+    def frames(self, cursors: Mapping[str, str], epochs: Mapping[str, str]) -> AsyncGenerator[Frame]: ...
 
 
 class WebSocketTransport:
     def __init__(self, address: Address) -> None:
         self._address = address
 
-    async def frames(self, cursors: Mapping[str, str]) -> AsyncGenerator[Frame]:
+    async def frames(self, cursors: Mapping[str, str], epochs: Mapping[str, str]) -> AsyncGenerator[Frame]:
         request = HTTPRequest(
             self._address.websocket_url(),
             connect_timeout=CONNECT_SECONDS,
@@ -54,14 +54,16 @@ class WebSocketTransport:
                 ping_timeout=PING_SECONDS,
                 max_message_size=FRAME_MAX_BYTES,
             )
-        except (HTTPClientError, WebSocketError, OSError) as error:
+        except WebSocketError as error:
+            raise NotARelayError(f"{self._address.shown} answered, but not over WebSocket.") from error
+        except (HTTPClientError, OSError) as error:
             response = getattr(error, "response", None)
             if response is not None and response.code < 599:
                 raise refusal(self._address, response.code, response.headers, response.body) from error
             raise failure(self._address, error) from error
         try:
             with suppress(WebSocketClosedError):
-                await connection.write_message(_subscribe_frame(cursors))
+                await connection.write_message(_subscribe_frame(cursors, epochs))
             while (text := await connection.read_message()) is not None:
                 frame = read_frame(text if isinstance(text, bytes) else text.encode())
                 if frame is not None:
@@ -71,8 +73,9 @@ class WebSocketTransport:
             connection.close()
 
 
-def _subscribe_frame(cursors: Mapping[str, str]) -> str:
-    return json.dumps({"type": "subscribe", "topics": list(cursors), "offset": dict(cursors)})
+def _subscribe_frame(cursors: Mapping[str, str], epochs: Mapping[str, str]) -> str:
+    frame = {"type": "subscribe", "topics": list(cursors), "offset": dict(cursors), "epochs": dict(epochs)}
+    return json.dumps(frame)
 
 
 def _closed(code: int | None, reason: str | None) -> LostError:
@@ -84,7 +87,7 @@ class PollTransport:
     def __init__(self, http: HttpClient) -> None:
         self._http = http
 
-    async def frames(self, cursors: Mapping[str, str]) -> AsyncGenerator[Frame]:
+    async def frames(self, cursors: Mapping[str, str], epochs: Mapping[str, str]) -> AsyncGenerator[Frame]:
         since = dict(cursors)
         # The first is short: it tells soon that the relay accepts, and where "latest" is.
         for wait_seconds in chain([FIRST_POLL_SECONDS], repeat(POLL_SECONDS)):
