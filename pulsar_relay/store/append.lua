@@ -6,8 +6,8 @@
 --       6 most bytes to announce inline   7 milliseconds a publish with a key is recognised
 --       8 number of this batch, rising   9 milliseconds a batch is recognised
 --       10... the publishes. The usual one, a draft without metadata, time to live or key: '', payload.
---         Any other: '<index of its key among KEYS, or 0> <drafts> <1 or 3> <digest>', then for each draft its
---         payload, and if 3, its metadata or '' and when it expires in Unix milliseconds or ''
+--         Any other: '<index of its key among KEYS, or 0> <drafts> <1 or 3> <digest>', then for each draft
+--         its payload, and if 3, its metadata or '' and when it expires in Unix milliseconds or ''
 -- Reply {prev, epoch, ms, n} if all publishes were new: the drafts have the ids <ms>-<n>, <ms>-<n+1>, ... and
 --       follow prev directly. Else followed by an outcome for each publish: '' new, '!' the key was used with
 --       another body, or '<first id> <drafts>' of the earlier attempt.

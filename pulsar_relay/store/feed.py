@@ -25,7 +25,6 @@ from actors.protocol import Fed, StoreError
 from actors.stream import Message, MessageId
 from pulsar_relay.store import schema
 from pulsar_relay.store.client import Client
-from pulsar_relay.store.entries import message_id
 from pulsar_relay.store.link import Link, pack
 
 logger = logging.getLogger(__name__)
@@ -167,6 +166,7 @@ class Feed:
         said = self._client.line.call("PUBLISH", self._heartbeat_channel, text)
         # If this connection is lost first nobody asks what became of it.
         said.add_done_callback(_acknowledge_outcome)
+        said.add_done_callback(_hear_out)
         await asyncio.wait([lost, said], return_when=asyncio.FIRST_COMPLETED)
         if said.done() and said.exception() is not None and not lost.done():
             return  # nothing was said, so that nothing was heard proves nothing
@@ -248,7 +248,7 @@ def _fed(topic: str, data: bytes) -> Fed:
     """
     end = data.index(b"\n")
     words = data[:end].decode("ascii").split(" ")
-    prev, newest, epoch, shapes = message_id(words[1]), message_id(words[2]), words[3], words[4:]
+    prev, newest, epoch, shapes = MessageId.parse(words[1]), MessageId.parse(words[2]), words[3], words[4:]
     if not shapes:
         return Fed(topic, prev, newest, epoch, None)
     at = end + 1
@@ -264,6 +264,12 @@ def _fed(topic: str, data: bytes) -> Fed:
     if at != len(data):
         raise ValueError("lengths do not add up")
     return Fed(topic, prev, newest, epoch, messages)
+
+
+def _hear_out(answer: asyncio.Future[Any]) -> None:
+    """Take the outcome of a future that nobody may be waiting for any more."""
+    if not answer.cancelled():
+        answer.exception()
 
 
 def _time_out(follow: asyncio.Future[None]) -> None:

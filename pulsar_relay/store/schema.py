@@ -1,7 +1,7 @@
 """Every key the relay uses in Valkey, on one screen.
 
 | key                                 | type    | holds                                                      |
-| ----------------------------------- | ------- | --------------------------------------------------------- |
+| ----------------------------------- | ------- | ---------------------------------------------------------- |
 | `topic:<topic>:stream`              | stream  | entries `<ms>-<n>`: payload, prev; metadata, expires_at    |
 | `{<stream key>}:meta`               | hash    | epoch: names this history of the stream                    |
 |                                     |         | last: the last id ever given                               |
@@ -9,7 +9,7 @@
 | `{<stream key>}:idem:<scope>:<key>` | string  | `<digest> <first id> <count>` of an idempotent publish     |
 | `{<stream key>}:batch:<life>`       | string  | a worker's last batch and its reply, should that get lost  |
 | `{<stream key>}:feed`               | channel | announces appends to other workers                         |
-| `relay:feed:<worker>`               | channel | a worker's feed speaks to itself, to know that it hears |
+| `relay:feed:<worker>`               | channel | a worker's feed speaks to itself, to know that it hears    |
 | `client:<client id>:offset`         | hash    | topic -> acknowledged cursor of a named client             |
 | `relay:topics`                      | zset    | names of all topics, with score 0: in alphabetical order   |
 | `relay:retention`                   | string  | which worker trims the topics nobody has open              |

@@ -1,0 +1,315 @@
+"""ValkeyStore: what is neither appending nor reading pages nor following, which have tests of their own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+import valkey as valkey_client
+
+from actors.protocol import Position
+from actors.stream import BEGINNING, MessageId
+from pulsar_relay.store import schema
+from tests.stores import code_of, in_loop, open_store, until_code
+from tests.valkeys import RealValkey
+
+MakeValkey = Callable[..., RealValkey]
+
+
+@pytest.fixture
+def admin(valkey: str) -> valkey_client.Valkey:
+    """Somebody else's client of the shared server."""
+    return valkey_client.Valkey(unix_socket_path=valkey)
+
+
+# Positions
+
+
+@in_loop
+async def test_a_topic_that_never_was_has_no_epoch_and_stands_at_the_beginning(valkey: str) -> None:
+    async with open_store(valkey) as opened:
+        assert await opened.store.position("t") == Position("", BEGINNING)
+
+
+@in_loop
+async def test_positions_of_many_topics_come_in_the_order_asked(valkey: str) -> None:
+    async with open_store(valkey) as opened:
+        expected = {}
+        for n in range(0, 350, 3):
+            appended = await opened.append(f"t{n}", *[b"x"] * (n % 5 + 1))
+            expected[f"t{n}"] = Position(appended.epoch, appended.messages[-1].id)
+        topics = [f"t{n}" for n in range(349, -1, -1)]
+        positions = await opened.store.positions(topics)
+        assert list(positions) == [expected.get(topic, Position("", BEGINNING)) for topic in topics]
+        assert await opened.store.positions([]) == []
+
+
+@in_loop
+async def test_a_position_follows_what_a_hand_adds_or_takes_away(
+    valkey: str, admin: valkey_client.Valkey
+) -> None:
+    async with open_store(valkey) as opened:
+        appended = await opened.append("t", b"1", b"2")
+        newest = appended.messages[-1].id
+        admin.xdel(schema.stream("t"), str(newest))
+        assert await opened.store.position("t") == Position(appended.epoch, newest)
+        added = MessageId.parse(admin.xadd(schema.stream("t"), {"payload": "3"}).decode())
+        assert await opened.store.position("t") == Position(appended.epoch, added)
+
+
+# Trimming
+
+
+@pytest.mark.parametrize("count", [1, 2, 99, 100, 101, 1000])
+@in_loop
+async def test_the_newest_message_survives_any_age(
+    valkey: str, admin: valkey_client.Valkey, count: int
+) -> None:
+    async with open_store(valkey) as opened:
+        appended = await opened.append("t", *[b"x"] * count)
+        for before_ms in (2**53, 10**15, appended.messages[0].id.milliseconds + 1):
+            await opened.store.trim("t", before_ms)
+            assert [m.id for m in await opened.all_messages("t")] == [appended.messages[-1].id]
+
+
+@in_loop
+async def test_exactly_what_is_older_goes(valkey: str) -> None:
+    async with open_store(valkey) as opened:
+        floor, ids = BEGINNING, []
+        start_ms = (await opened.append("t", b"0")).messages[0].id.milliseconds
+        for n in range(250):
+            # Each message in a millisecond of its own, without waiting for it.
+            floor = MessageId.of(start_ms + 10 * (n + 1), n + 1)
+            ids += [m.id for m in (await opened.append("t", b"x", floor=floor)).messages]
+        bound = ids[149].milliseconds
+        assert await opened.store.trim("t", bound) == 150
+        assert [m.id for m in await opened.all_messages("t")] == ids[149:]
+        assert await opened.store.trim("t", bound) == 0
+        assert await opened.store.trim("t", 0) == 0
+        assert await opened.store.trim("t", -5) == 0
+
+
+@in_loop
+async def test_a_large_backlog_is_trimmed_in_steps_to_the_end(
+    valkey: str, admin: valkey_client.Valkey
+) -> None:
+    async with open_store(valkey) as opened:
+        for _ in range(35):
+            await opened.append("t", *[b"x"] * 1000)
+        admin.config_resetstat()
+        assert await opened.store.trim("t", 10**15) == 34_999
+        assert admin.info("commandstats")["cmdstat_evalsha"]["calls"] >= 4
+
+
+@in_loop
+async def test_trimming_what_is_not_there_removes_nothing(valkey: str, admin: valkey_client.Valkey) -> None:
+    async with open_store(valkey) as opened:
+        assert await opened.store.trim("t", 10**15) == 0
+        await opened.append("t", b"x")
+        admin.xtrim(schema.stream("t"), maxlen=0, approximate=False)
+        assert await opened.store.trim("t", 10**15) == 0
+
+
+# Deleting
+
+
+@in_loop
+async def test_a_deleted_topic_is_gone_and_its_ids_are_never_given_again(valkey: str) -> None:
+    async with open_store(valkey) as opened:
+        before = await opened.append("t", b"1", b"2")
+        assert await opened.store.delete("t") == Position("", before.messages[-1].id)
+        assert await opened.store.describe("t") is None
+        assert await opened.store.topics("", 10) == []
+        assert await opened.store.position("t") == Position("", before.messages[-1].id)
+        after = await opened.append("t", b"3")
+        assert after.prev == before.messages[-1].id < after.messages[0].id
+        assert after.messages[0].id.number == 3
+        assert after.epoch not in ("", before.epoch)
+
+
+@in_loop
+async def test_a_deleted_topic_is_remembered_for_a_while_and_a_new_one_for_good(
+    valkey: str, admin: valkey_client.Valkey
+) -> None:
+    async with open_store(valkey) as opened:
+        await opened.append("t", b"1")
+        await opened.store.delete("t")
+        assert admin.ttl(schema.meta("t")) > 24 * 3600
+        await opened.append("t", b"2")
+        assert admin.ttl(schema.meta("t")) == -1
+
+
+@in_loop
+async def test_deleting_what_is_not_there_says_so(valkey: str) -> None:
+    async with open_store(valkey) as opened:
+        assert await opened.store.delete("t") is None
+        await opened.append("t", b"1")
+        await opened.store.delete("t")
+        assert await opened.store.delete("t") is None
+
+
+@pytest.mark.parametrize("is_empty", [False, True])
+@in_loop
+async def test_a_stream_another_server_filled_can_be_deleted(
+    valkey: str, admin: valkey_client.Valkey, is_empty: bool
+) -> None:
+    added = MessageId.parse(admin.xadd(schema.stream("t"), {"payload": "1"}).decode())
+    if is_empty:
+        admin.xtrim(schema.stream("t"), maxlen=0, approximate=False)
+    async with open_store(valkey) as opened:
+        deleted = await opened.store.delete("t")
+        assert deleted == Position("", BEGINNING if is_empty else added)
+        assert not admin.exists(schema.stream("t"))
+
+
+@in_loop
+async def test_a_topic_deleted_while_it_is_published_to_is_listed_as_long_as_it_has_messages(
+    valkey: str,
+) -> None:
+    async with open_store(valkey) as one, open_store(valkey) as other:
+
+        async def publish_all() -> None:
+            floor = BEGINNING
+            for _ in range(200):
+                floor = (await one.append("t", b"x", floor=floor)).messages[-1].id
+
+        async def delete_all() -> None:
+            for _ in range(60):
+                await other.store.delete("t")
+                await asyncio.sleep(0.001)
+
+        await asyncio.gather(publish_all(), delete_all())
+        await one.append("t", b"last")
+        assert await one.store.topics("", 10) == ["t"]
+
+
+# Acknowledgements
+
+
+@in_loop
+async def test_acknowledged_cursors_move_forward_only_each_on_its_own(valkey: str) -> None:
+    async with open_store(valkey) as opened, open_store(valkey) as other:
+        await opened.store.acknowledge("c", {"t": MessageId.of(9, 9), "u": MessageId.of(5, 1)})
+        await other.store.acknowledge("c", {"t": MessageId.of(10, 1), "u": MessageId.of(4, 99)})
+        await opened.store.acknowledge("c", {"t": MessageId.of(9, 10)})
+        cursors = await other.store.acknowledged("c", ["u", "never", "t"])
+        assert cursors == {"t": MessageId.of(10, 1), "u": MessageId.of(5, 1)}
+        assert await opened.store.acknowledged("another", ["t"]) == {}
+        assert await opened.store.acknowledged("c", []) == {}
+
+
+@in_loop
+async def test_what_somebody_else_keeps_in_a_clients_offsets_is_no_cursor(
+    valkey: str, admin: valkey_client.Valkey
+) -> None:
+    admin.hset(schema.offsets("c"), mapping={"t": "42", "u": "x-y"})
+    async with open_store(valkey) as opened:
+        assert await opened.store.acknowledged("c", ["t", "u"]) == {}
+        await opened.store.acknowledge("c", {"t": MessageId.of(1, 1)})
+        assert await opened.store.acknowledged("c", ["t", "u"]) == {"t": MessageId.of(1, 1)}
+    assert admin.ttl(schema.offsets("c")) > 24 * 3600
+
+
+# Questions
+
+
+@in_loop
+async def test_a_topic_is_described_as_it_is_stored(valkey: str) -> None:
+    async with open_store(valkey) as opened:
+        assert await opened.store.describe("t") is None
+        appended = await opened.append("t", *[b"x"] * 5)
+        described = await opened.store.describe("t")
+        assert described is not None
+        assert (described.topic, described.length, described.epoch) == ("t", 5, appended.epoch)
+        assert described.oldest == appended.messages[0].id_text
+        assert described.newest == appended.messages[-1].id_text
+
+
+@in_loop
+async def test_a_topic_emptied_by_hand_or_filled_by_another_server_is_described(
+    valkey: str, admin: valkey_client.Valkey
+) -> None:
+    async with open_store(valkey) as opened:
+        appended = await opened.append("t", b"x")
+        admin.xtrim(schema.stream("t"), maxlen=0, approximate=False)
+        described = await opened.store.describe("t")
+        assert described is not None
+        assert (described.length, described.oldest) == (0, None)
+        assert described.newest == appended.messages[-1].id_text
+        added = admin.xadd(schema.stream("u"), {"payload": "1"}).decode()
+        described = await opened.store.describe("u")
+        assert described is not None
+        assert (described.oldest, described.newest, described.epoch) == (added, added, "")
+
+
+@in_loop
+async def test_topics_are_listed_in_alphabetical_order_page_by_page(valkey: str) -> None:
+    async with open_store(valkey) as opened:
+        names = ["a", "B", "a-b", "owner/a", "Z9", "_x"]
+        for name in names:
+            await opened.append(name, b"x")
+        listed: list[str] = []
+        while page := await opened.store.topics(listed[-1] if listed else "", 2):
+            assert len(page) <= 2
+            listed += page
+        assert listed == sorted(names)
+        assert await opened.store.topic_count() == len(names)
+
+
+@in_loop
+async def test_all_workers_get_the_same_cookie_key_and_keep_it(make_valkey: MakeValkey) -> None:
+    server = make_valkey().start()
+    async with open_store(server.socket_path) as one, open_store(server.socket_path) as other:
+        keys = await asyncio.gather(*[opened.store.cookie_key() for opened in (one, other) * 5])
+        assert len(set(keys)) == 1
+        assert len(keys[0]) >= 32
+        server.stop()
+        server.start()
+        await until_code(other.store.cookie_key, None)
+        assert await other.store.cookie_key() == keys[0]
+
+
+@in_loop
+async def test_the_probe_is_refused_where_an_append_would_be(make_valkey: MakeValkey) -> None:
+    server = make_valkey().start()
+    async with open_store(server.socket_path) as opened:
+        await opened.store.probe()
+        server.config("maxmemory", "1")
+        assert await code_of(opened.store.probe()) == "store_full"
+        server.config("maxmemory", "0")
+        server.config("min-replicas-to-write", "1")
+        assert await code_of(opened.store.probe()) == "store_read_only"
+        server.config("min-replicas-to-write", "0")
+        await opened.store.probe()
+        server.kill()
+        assert await code_of(opened.store.probe()) == "store_unavailable"
+        server.start()
+        await opened.store.probe()
+
+
+@in_loop
+async def test_every_question_works_again_when_the_server_is_back(make_valkey: MakeValkey) -> None:
+    server = make_valkey().start()
+    async with open_store(server.socket_path) as opened:
+        appended = await opened.append("t", b"1")
+        store = opened.store
+        questions: list[Callable[[], Awaitable[object]]] = [
+            lambda: store.position("t"),
+            lambda: store.positions(["t"]),
+            lambda: store.read("t", BEGINNING, 10, 1000),
+            lambda: store.history("t", None, 10, 1000, descends=True),
+            lambda: store.describe("t"),
+            lambda: store.topics("", 10),
+            store.topic_count,
+            lambda: store.trim("t", 0),
+            lambda: store.acknowledge("c", {"t": appended.messages[0].id}),
+            lambda: store.acknowledged("c", ["t"]),
+        ]
+        before = [await question() for question in questions]
+        server.kill()
+        for question in questions:
+            assert await code_of(question()) == "store_unavailable"
+        server.start()
+        after = [await question() for question in questions]
+        assert [after[0], after[1], *after[5:]] == [before[0], before[1], *before[5:]]
