@@ -32,7 +32,7 @@ from actors.protocol import (
 )
 from actors.readers import PageKey, Reader, Readers
 from actors.runtime import LoopActor
-from actors.stream import Batch, Message, MessageId
+from actors.stream import BEGINNING, Batch, Message, MessageId
 
 RELEASED_AT_ONCE = 200
 """Waiting readers answered in one turn; other topics have theirs in between."""
@@ -133,8 +133,21 @@ class Audience:
             judged = replace(reader, notice=notice)
             if page.batch.last > fetch.cursor:
                 self._answer(judged, page.batch, has_more=page.has_more)
+            elif fetch.proves and self._is_of_the_future(fetch.cursor, page):
+                self._serve_from_beginning(judged)
             else:
                 self._serve_from_end(judged, page.position.newest)
+
+    def _is_of_the_future(self, cursor: MessageId, page: StreamPage) -> bool:
+        return cursor.milliseconds > max(self._clock(), page.position.newest.milliseconds)
+
+    def _serve_from_beginning(self, reader: Reader) -> None:
+        """What comes next will lie before this cursor too: a client that does not understand notices, and keeps
+        presenting it, would miss everything."""
+        fetch = replace(reader.fetch, cursor=BEGINNING, proves=False, epoch=None)
+        reader = replace(reader, fetch=fetch)
+        self._readers.open(reader)
+        self._serve(reader)
 
     def _serve_from_end(self, reader: Reader, end: MessageId) -> None:
         """Nothing comes after the cursor: where the stream ends is where the subscriber stands, be that
