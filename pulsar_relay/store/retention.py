@@ -15,7 +15,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from actors.protocol import StoreError
@@ -62,7 +62,9 @@ class Retention:
         self._name = secrets.token_hex(8)
         self._trim = Script("trim")
         self._scan_cursor: bytes | int = 0
-        self._is_failing = False
+        self._is_full = False
+        self.is_failing = False
+        """Whether the last walk was stopped by the store."""
         self._task: asyncio.Task[None] | None = None
         self.trimmed_messages = 0
 
@@ -83,11 +85,11 @@ class Retention:
             try:
                 await self.walk()
             except StoreError as error:
-                if not self._is_failing:
+                if not self.is_failing:
                     logger.warning("retention: stopped by the store (%s), trying again", error.code)
-                self._is_failing = True
+                self.is_failing = True
             else:
-                self._is_failing = False
+                self.is_failing = False
 
     async def walk(self) -> bool:
         """One pass over the whole index, and some steps of the scan; False if another worker holds the lease.
@@ -97,15 +99,15 @@ class Retention:
         if not await self._holds_lease():
             return False
         for _ in range(SCANS_A_WALK):
-            if await self._rested(self._list_found()):
+            if self._is_full or await self._rested(self._list_found()):
                 break
-        after = ""
+        after = b""
         while True:
-            topics = await self._names(after)
-            await self._rested(self._trim_topics(topics))
-            if len(topics) < SLICE_TOPICS:
+            names = await self._names(after)
+            await self._rested(self._trim_topics(names))
+            if len(names) < SLICE_TOPICS:
                 return True
-            after = topics[-1]
+            after = names[-1]
             if not await self._holds_lease():
                 return False
 
@@ -116,7 +118,19 @@ class Retention:
         return result
 
     async def _holds_lease(self) -> bool:
-        """Whether this worker may sweep; prolongs the lease. Two that believe so at once do no harm."""
+        """Whether this worker may walk; prolongs the lease. Two that believe so at once do no harm."""
+        try:
+            holds = await self._prolong_lease()
+        except StoreError as error:
+            if error.code != "store_full":
+                raise
+            # No room for a lease: then it matters most that somebody walks, and room is made.
+            self._is_full = True
+            return True
+        self._is_full = False
+        return holds
+
+    async def _prolong_lease(self) -> bool:
         lease_ms = max(MIN_LEASE_MS, int(self._interval_seconds * 3000))
         words = ("SET", schema.RETENTION_LEASE, self._name)
         if await self._client.command(*words, "NX", "PX", lease_ms):
@@ -126,30 +140,39 @@ class Retention:
         await self._client.command(*words, "PX", lease_ms)
         return True
 
-    async def _names(self, after: str) -> list[str]:
-        first = f"({after}" if after else "-"
-        names = await self._client.command(
+    async def _names(self, after: bytes) -> list[bytes]:
+        first = b"(" + after if after else "-"
+        names: list[bytes] = await self._client.command(
             "ZRANGE", schema.TOPICS, first, "+", "BYLEX", "LIMIT", 0, SLICE_TOPICS
         )
-        return [name.decode("utf-8", "surrogateescape") for name in names]
+        return names
 
-    async def _trim_topics(self, topics: list[str]) -> None:
+    async def _trim_topics(self, names: Sequence[bytes]) -> None:
+        """One after the other, not together: so the server has time for others in between."""
         before_ms = max(0, self._clock() - self._retention_ms)
-        for topic in topics:
-            for _ in range(TRIMS_A_TOPIC):
-                args = [before_ms, TRIMMED_AT_ONCE]
-                removed = await self._trim.run(self._client, schema.stream_keys(topic), args)
-                if removed is None:
-                    await self._unlist(topic)
-                self.trimmed_messages += removed or 0
-                if not removed or removed < TRIMMED_AT_ONCE // 2:
-                    break
+        for name in names:
+            topic = schema.topic_named(name)
+            if topic is None or not await self._trim_topic(topic, before_ms):
+                await self._unlist(name)
 
-    async def _unlist(self, topic: str) -> None:
-        await self._client.command("ZREM", schema.TOPICS, topic)
+    async def _trim_topic(self, topic: str, before_ms: int) -> bool:
+        """False if there is no such topic."""
+        for _ in range(TRIMS_A_TOPIC):
+            args = [before_ms, TRIMMED_AT_ONCE]
+            removed: int | None = await self._trim.run(self._client, schema.stream_keys(topic), args)
+            if removed is None:
+                return False
+            self.trimmed_messages += removed
+            if removed < TRIMMED_AT_ONCE // 2:
+                break
+        return True
+
+    async def _unlist(self, name: bytes) -> None:
+        await self._client.command("ZREM", schema.TOPICS, name)
+        topic = schema.topic_named(name)
         # Made between the look and the removal? Then whoever made it has listed it in vain.
-        if await self._client.command("EXISTS", schema.stream(topic)):
-            await self._client.command("ZADD", schema.TOPICS, 0, topic)
+        if topic is not None and await self._client.command("EXISTS", schema.stream(topic)):
+            await self._client.command("ZADD", schema.TOPICS, 0, name)
 
     async def _list_found(self) -> bool:
         """One step of the scan: list the topics found. True when it has been through all keys."""

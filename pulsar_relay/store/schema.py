@@ -29,7 +29,9 @@ TOPICS = "relay:topics"
 COOKIE_KEY = "relay:cookie-key"
 RETENTION_LEASE = "relay:retention"
 
-_STREAM = re.compile(rb"topic:([A-Za-z0-9_-]{1,255}(?:/[A-Za-z0-9_-]{1,255})?):stream")
+_NAME = rb"[A-Za-z0-9_-]{1,255}(?:/[A-Za-z0-9_-]{1,255})?"
+_TOPIC = re.compile(_NAME)
+_STREAM = re.compile(rb"topic:(%b):stream" % _NAME)
 
 
 def stream(topic: str) -> str:
@@ -40,6 +42,11 @@ def topic_of(stream_key: bytes) -> str | None:
     """The topic whose stream has this key; None if no topic can have it."""
     match = _STREAM.fullmatch(stream_key)
     return match[1].decode("ascii") if match else None
+
+
+def topic_named(name: bytes) -> str | None:
+    """The topic of this name; None if no topic can have it."""
+    return name.decode("ascii") if _TOPIC.fullmatch(name) else None
 
 
 def stream_keys(topic: str) -> list[str]:
