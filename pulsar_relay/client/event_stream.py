@@ -20,6 +20,7 @@ from pulsar_relay.client.http import CONNECT_SECONDS, USER_AGENT, failure, refus
 SILENCE_SECONDS = 90.0
 """A stream without so much as a comment for this long is dead."""
 CHUNKS_AHEAD = 4
+ERROR_BYTES = 64 * 1024
 ENDLESS_BYTES = 1 << 62
 """Tornado bounds a response; this one goes on for as long as there is something to say."""
 
@@ -82,7 +83,7 @@ class EventTransport:
             while True:
                 async with asyncio.timeout(self._silence_seconds):
                     chunk = await response.chunks.get()
-                if chunk is None:
+                if chunk is None or len(response.error_body) > ERROR_BYTES:
                     break
                 if response.is_stream:
                     yield chunk
