@@ -142,8 +142,8 @@ class Audience:
         return cursor.milliseconds > max(self._clock(), page.position.newest.milliseconds)
 
     def _serve_from_beginning(self, reader: Reader) -> None:
-        """What comes next will lie before this cursor too: a client that does not understand notices, and keeps
-        presenting it, would miss everything."""
+        """What comes next will lie before this cursor too: a client that does not understand notices, and
+        keeps presenting it, would miss everything."""
         fetch = replace(reader.fetch, cursor=BEGINNING, proves=False, epoch=None)
         reader = replace(reader, fetch=fetch)
         self._readers.open(reader)

@@ -146,7 +146,8 @@ class DirectoryActor(LoopActor):
     def on_idle(self, idle: Idle, sender: Any) -> None:
         topic = self._topics.get(idle.topic)
         if topic is not None and topic.address == sender and topic.forwarded == idle.received:
-            # Out of the map first: from here on whoever uses the topic gets a new actor, and this one gets nothing more.
+            # Out of the map first: from here on whoever uses the topic gets a new actor, and this one gets
+            # nothing more.
             self._close(topic)
             self.send(sender, Retire())
 
