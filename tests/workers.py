@@ -58,6 +58,9 @@ class RunningWorker:
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result(START_SECONDS)
 
     def stop(self) -> None:
+        """May be called again."""
+        if not self._thread.is_alive():
+            return
         self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(START_SECONDS)
         assert not self._thread.is_alive(), "the worker did not stop"

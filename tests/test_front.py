@@ -1,0 +1,486 @@
+"""The limits of a connection: sizes, times and numbers, and what those are told who run into them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import resource
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import requests
+from websockets.sync.client import connect
+
+from pulsar_relay.web import front
+from pulsar_relay.web.front import FrontServer
+from pulsar_relay.web.publish import PublishHandler
+from tests.quiet_logs import quiet_logs as quiet_logs
+from tests.raw_http import WAIT_SECONDS, RawConnection, chunked, request_bytes
+from tests.valkeys import TIMEOUT_SCALE, RealValkey
+from tests.workers import RunningWorker, make_settings
+
+LIMIT = 4096
+PATH = "/api/v1/messages"
+MakeRelay = Callable[..., RunningWorker]
+
+
+@pytest.fixture(scope="module")
+def small(relay_valkey: RealValkey) -> Iterator[RunningWorker]:
+    """A relay that takes bodies and headers of up to 4 KiB."""
+    limits = {"max_body_bytes": LIMIT, "max_header_bytes": LIMIT}
+    running = RunningWorker(relay_valkey.socket_path, make_settings(server=limits))
+    yield running
+    running.stop()
+
+
+def body_of(topic: str, size: int) -> bytes:
+    """A publish of exactly `size` bytes."""
+    empty = len(json.dumps({"topic": topic, "payload": ""}))
+    return json.dumps({"topic": topic, "payload": "x" * (size - empty)}).encode()
+
+
+def front_of(relay: RunningWorker) -> FrontServer:
+    server = relay.worker._servers[0]
+    assert isinstance(server, FrontServer)
+    return server
+
+
+def until(condition: Callable[[], Any], what: str) -> Any:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        time.sleep(0.002)
+    return found
+
+
+# --------------------------------------------------------------------------------------------- size of bodies
+
+
+def test_a_body_at_the_limit_is_taken_and_one_byte_more_is_413(small: RunningWorker, topic: str) -> None:
+    with RawConnection(small.ports.api) as connection:
+        assert connection.request("POST", PATH, body_of(topic, LIMIT)).status == 201
+        answer = connection.request("POST", PATH, body_of(topic, LIMIT + 1))
+        assert (answer.status, answer.error) == (413, "body_too_large")
+        assert answer.headers["connection"] == "close"
+        assert connection.rest() == b""
+
+
+def test_a_chunked_body_at_the_limit_is_taken_and_one_byte_more_is_413(
+    small: RunningWorker, topic: str
+) -> None:
+    for size, status in ((LIMIT, 201), (LIMIT + 1, 413)):
+        body = body_of(topic, size)
+        parts = [body[start : start + 1000] for start in range(0, size, 1000)]
+        with RawConnection(small.ports.api) as connection:
+            head = request_bytes("POST", PATH, Content_Type="application/json", Transfer_Encoding="chunked")
+            connection.send(head + chunked(*parts))
+            answer = connection.response()
+            assert answer.status == status
+            if status == 413:
+                assert answer.error == "body_too_large"
+                assert connection.rest() == b""
+
+
+@pytest.mark.parametrize("is_chunked", [False, True], ids=["whole", "chunked"])
+def test_a_client_that_sends_everything_before_it_reads_gets_the_413(
+    small: RunningWorker, is_chunked: bool
+) -> None:
+    block = b"x" * (1 << 20)
+    with RawConnection(small.ports.api) as connection:
+        if is_chunked:
+            connection.send(
+                request_bytes("POST", PATH, Content_Type="application/json", Transfer_Encoding="chunked")
+            )
+            for _ in range(24):
+                connection.send(b"%x\r\n%b\r\n" % (len(block), block))
+            connection.send(b"0\r\n\r\n")
+        else:
+            connection.send(
+                request_bytes("POST", PATH, Content_Type="application/json", Content_Length=str(24 << 20))
+            )
+            for _ in range(24):
+                connection.send(block)
+        answer = connection.response()
+        assert (answer.status, answer.error) == (413, "body_too_large")
+        assert connection.rest() == b""
+
+
+def test_a_refused_body_without_end_is_cut_off(small: RunningWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front, "DRAINED_BYTES", 1 << 20)
+    block = b"x" * (1 << 16)
+    sent = 0
+    with RawConnection(small.ports.api) as connection:
+        connection.send(
+            request_bytes("POST", PATH, Content_Type="application/json", Transfer_Encoding="chunked")
+        )
+        with pytest.raises(OSError):  # noqa: PT012  # it takes some blocks until the socket is full
+            while sent < 1 << 30:
+                connection.send(b"%x\r\n%b\r\n" % (len(block), block))
+                sent += len(block)
+    assert sent < 1 << 26
+
+
+def test_a_client_that_asks_first_is_told_413_instead_of_100(small: RunningWorker, topic: str) -> None:
+    with RawConnection(small.ports.api) as connection:
+        connection.send(request_bytes("POST", PATH, Content_Length=str(LIMIT + 1), Expect="100-continue"))
+        assert connection.response().error == "body_too_large"
+        assert connection.rest() == b""
+
+
+@pytest.mark.parametrize("expect", ["100-continue", "100-Continue"])
+def test_a_client_that_asks_first_is_told_to_go_on(small: RunningWorker, topic: str, expect: str) -> None:
+    body = body_of(topic, 100)
+    with RawConnection(small.ports.api) as connection:
+        head = request_bytes(
+            "POST", PATH, Content_Type="application/json", Content_Length=str(len(body)), Expect=expect
+        )
+        connection.send(head)
+        assert connection.response(has_body=False).status == 100
+        connection.send(body)
+        assert connection.response().status == 201
+
+
+def test_what_follows_a_body_that_was_longer_than_announced_is_no_part_of_it(
+    small: RunningWorker, topic: str
+) -> None:
+    body = body_of(topic, 100)
+    with RawConnection(small.ports.api) as connection:
+        connection.send(request_bytes("POST", PATH, body) + b"and more\r\n\r\n")
+        assert connection.response().status == 201
+        assert re.match(rb"HTTP/1.1 400 ", connection.rest())
+
+
+def test_a_refused_body_is_not_held_in_memory(relay: RunningWorker) -> None:
+    """With the default limit of 32 MiB: 60 MiB are sent at the same time by four clients."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    block = b"x" * (1 << 20)
+
+    def send() -> int:
+        with RawConnection(relay.ports.api) as connection:
+            length = str(60 << 20)
+            connection.send(
+                request_bytes("POST", PATH, Content_Type="application/json", Content_Length=length)
+            )
+            for _ in range(60):
+                connection.send(block)
+            return connection.response().status
+
+    with ThreadPoolExecutor(4) as pool:
+        assert [future.result() for future in [pool.submit(send) for _ in range(4)]] == [413] * 4
+    grown_mib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    assert grown_mib < 32
+
+
+# -------------------------------------------------------------------------------------------- size of headers
+
+
+def test_headers_beyond_the_limit_are_431(small: RunningWorker) -> None:
+    with RawConnection(small.ports.api) as connection:
+        answer = connection.request("GET", "/health", X_Long="x" * LIMIT)
+        assert (answer.status, answer.error) == (431, "headers_too_large")
+        assert connection.rest() == b""
+
+
+def test_an_address_beyond_the_limit_is_431(small: RunningWorker) -> None:
+    with RawConnection(small.ports.api) as connection:
+        assert connection.request("GET", "/health?" + "x" * LIMIT).error == "headers_too_large"
+
+
+def test_headers_far_beyond_the_limit_end_the_connection(small: RunningWorker) -> None:
+    with RawConnection(small.ports.api) as connection, pytest.raises(OSError):  # noqa: PT012
+        for _ in range(1000):
+            connection.send(b"GET /health HTTP/1.1\r\nX-Long: " + b"x" * (1 << 16))
+        connection.response()
+
+
+# ------------------------------------------------------------------------------------- requests that are none
+
+
+def test_a_request_without_a_host_is_400(small: RunningWorker) -> None:
+    with RawConnection(small.ports.api) as connection:
+        connection.send(b"GET /health HTTP/1.1\r\n\r\n")
+        answer = connection.response()
+        assert (answer.status, answer.error) == (400, "bad_request")
+        assert connection.rest() == b""
+
+
+def test_a_query_of_thousands_of_parameters_is_400(relay: RunningWorker) -> None:
+    with RawConnection(relay.ports.api) as connection:
+        answer = connection.request("GET", "/health?" + "&".join(f"a{n}=1" for n in range(2000)))
+        assert (answer.status, answer.error) == (400, "bad_request")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST /api/v1/messages HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        b"POST /api/v1/messages HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\n",
+        b"POST /api/v1/messages HTTP/1.1\r\nHost: a\r\nContent-Length: \xc2\xb2\r\n\r\n",
+        b"POST /api/v1/messages HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+        b"POST /api/v1/messages HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n",
+        b"POST /api/v1/messages HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nhello\r\n",
+        b"GET /health HTTP/2.0\r\nHost: a\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: a\r\nX: a\x00b\r\n\r\n",
+        b"hello\r\n\r\n",
+    ],
+)
+def test_what_two_servers_could_read_differently_is_refused(small: RunningWorker, head: bytes) -> None:
+    with RawConnection(small.ports.api) as connection:
+        connection.send(head)
+        assert re.match(rb"HTTP/1.1 400 ", connection.rest())
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=a"]
+)
+def test_a_form_is_refused_unread(small: RunningWorker, content_type: str) -> None:
+    # More fields than Tornado's own reader of forms takes: it would answer something else.
+    body = b"&".join(b"a=" for _ in range(1200))
+    with RawConnection(small.ports.api) as connection:
+        answer = connection.request("POST", PATH, body, Content_Type=content_type)
+        assert (answer.status, answer.error) == (422, "unsupported_media_type")
+        assert connection.request("GET", "/health").status == 200
+
+
+# ------------------------------------------------------------------------------------------------------- time
+
+
+def test_a_connection_that_sends_no_request_is_closed_after_the_header_time(make_relay: MakeRelay) -> None:
+    relay = make_relay(server={"header_timeout_seconds": 0.1, "idle_timeout_seconds": 3600.0})
+    with RawConnection(relay.ports.api) as connection:
+        assert connection.rest() == b""
+
+
+def test_a_request_whose_headers_drip_is_cut_off(make_relay: MakeRelay) -> None:
+    relay = make_relay(server={"header_timeout_seconds": 0.2, "idle_timeout_seconds": 3600.0})
+    started = time.monotonic()
+    with RawConnection(relay.ports.api) as connection:
+        connection.send(b"GET /health HTTP/1.1\r\n")
+        connection.socket.settimeout(0.01)
+        with pytest.raises((ConnectionError, AssertionError)):  # noqa: PT012
+            while time.monotonic() < started + WAIT_SECONDS:
+                connection.send(b"X: y\r\n")
+                try:
+                    assert connection.socket.recv(1)
+                except TimeoutError:
+                    continue
+    assert time.monotonic() - started < 5 * TIMEOUT_SCALE
+
+
+def test_a_body_that_drips_is_408(make_relay: MakeRelay) -> None:
+    relay = make_relay(server={"body_timeout_seconds": 0.1})
+    with RawConnection(relay.ports.api) as connection:
+        connection.send(request_bytes("POST", PATH, Content_Type="application/json", Content_Length="100"))
+        connection.send(b'{"topic":')
+        answer = connection.response()
+        assert (answer.status, answer.error) == (408, "request_timeout")
+        assert connection.rest() == b""
+
+
+def test_a_refused_body_that_drips_is_cut_off(make_relay: MakeRelay) -> None:
+    relay = make_relay(server={"body_timeout_seconds": 0.2, "max_body_bytes": LIMIT})
+    with RawConnection(relay.ports.api) as connection:
+        connection.send(
+            request_bytes("POST", PATH, Content_Type="application/json", Content_Length=str(1 << 40)) + b"{"
+        )
+        assert connection.response().error == "body_too_large"
+        assert connection.rest() == b""
+
+
+def test_an_idle_connection_is_closed_after_its_own_time(make_relay: MakeRelay) -> None:
+    relay = make_relay(server={"header_timeout_seconds": 600.0, "idle_timeout_seconds": 1.0})
+    with RawConnection(relay.ports.api) as connection:
+        assert connection.request("GET", "/health").status == 200
+        started = time.monotonic()
+        assert connection.rest() == b""
+        assert 0.5 < time.monotonic() - started < 10 * TIMEOUT_SCALE
+
+
+def test_a_poll_that_waits_longer_than_all_time_limits_is_answered(make_relay: MakeRelay, topic: str) -> None:
+    relay = make_relay(
+        server={"header_timeout_seconds": 0.1, "body_timeout_seconds": 0.1, "idle_timeout_seconds": 1.0}
+    )
+    body = json.dumps({"topics": [topic], "timeout": 1.5}).encode()
+    with RawConnection(relay.ports.api) as connection:
+        assert connection.request("POST", "/messages/poll", body).status == 200
+        assert connection.request("GET", "/health").status == 200
+
+
+# ------------------------------------------------------------------------------------------ requests in a row
+
+
+def test_requests_sent_all_at_once_are_answered_in_order(small: RunningWorker, topic: str) -> None:
+    body = body_of(topic, 200)
+    requests_ = [
+        request_bytes("POST", PATH, body),
+        request_bytes("GET", "/nowhere"),
+        request_bytes("GET", "/health"),
+    ]
+    with RawConnection(small.ports.api) as connection:
+        connection.send(b"".join(requests_ * 50))
+        for _ in range(50):
+            assert [connection.response().status for _ in requests_] == [201, 404, 200]
+
+
+def test_a_client_of_http_1_0_is_answered_and_let_go(small: RunningWorker) -> None:
+    with RawConnection(small.ports.api) as connection:
+        connection.send(b"GET /health HTTP/1.0\r\n\r\n")
+        assert connection.response().status == 200
+        assert connection.rest() == b""
+
+
+# -------------------------------------------------------------------------------------- number of connections
+
+
+def test_a_connection_beyond_the_cap_is_503_and_there_is_room_again_when_one_leaves(
+    make_relay: MakeRelay,
+) -> None:
+    relay = make_relay(server={"max_connections": 3})
+    held = [RawConnection(relay.ports.api) for _ in range(3)]
+    for connection in held:
+        assert connection.request("GET", "/health").status == 200
+    with RawConnection(relay.ports.api) as connection:
+        # Its request is in the socket when the answer is written: closing at once would reset the connection.
+        connection.send(request_bytes("GET", "/health"))
+        answer = connection.response()
+        assert (answer.status, answer.error) == (503, "too_many_connections")
+        assert answer.headers["retry-after"] == "5"
+        assert connection.rest() == b""
+    held.pop().socket.close()
+    until(lambda: relay.call(lambda: front_of(relay).connection_count) == 2, "the connection counted as gone")
+    with RawConnection(relay.ports.api) as connection:
+        assert connection.request("GET", "/health").status == 200
+    for connection in held:
+        connection.socket.close()
+
+
+def test_sockets_count_as_connections(make_relay: MakeRelay) -> None:
+    relay = make_relay(server={"max_connections": 3})
+    with connect(relay.ws_url), connect(relay.ws_url):
+        until(lambda: relay.call(lambda: front_of(relay).connection_count) == 2, "both counted once")
+        with RawConnection(relay.ports.api) as third, RawConnection(relay.ports.api) as fourth:
+            assert third.request("GET", "/health").status == 200
+            assert fourth.request("GET", "/health").error == "too_many_connections"
+
+
+def test_a_storm_of_connections_beyond_the_cap_costs_no_more_than_its_answers(make_relay: MakeRelay) -> None:
+    relay = make_relay(server={"max_connections": 2})
+    with RawConnection(relay.ports.api) as one, RawConnection(relay.ports.api) as two:
+        assert one.request("GET", "/health").status == two.request("GET", "/health").status == 200
+        storm = [RawConnection(relay.ports.api) for _ in range(front.MOST_FAREWELLS * 2)]
+        assert one.request("GET", "/health").status == 200
+        until(
+            lambda: relay.call(lambda: len(front_of(relay).farewells)) <= front.MOST_FAREWELLS,
+            "no more farewells than there may be",
+        )
+        assert relay.call(lambda: front_of(relay).connection_count) == 2
+        for connection in storm:
+            connection.socket.close()
+        until(lambda: relay.call(lambda: len(front_of(relay).farewells)) == 0, "the farewells ended")
+
+
+# ----------------------------------------------------------------------------------------------- its own bugs
+
+
+def test_a_handler_that_cannot_be_made_is_answered_500_and_logged_once(
+    make_relay: MakeRelay, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, topic: str
+) -> None:
+    def fail(self: PublishHandler, **parts: object) -> None:
+        raise ZeroDivisionError("a secret")
+
+    relay = make_relay()
+    monkeypatch.setattr(PublishHandler, "initialize", fail)
+    with RawConnection(relay.ports.api) as connection:
+        answer = connection.request("POST", PATH, body_of(topic, 200))
+    assert (answer.status, answer.error) == (500, "internal_error")
+    assert b"secret" not in answer.body and b"Zero" not in answer.body
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ZeroDivisionError]
+    caplog.clear()
+
+
+# ---------------------------------------------------------------------------------------------------- the end
+
+
+def test_a_request_under_way_is_answered_before_the_relay_stops(
+    make_relay: MakeRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, may_end = threading.Event(), threading.Event()
+
+    async def post(self: PublishHandler) -> None:
+        began.set()
+        await asyncio.to_thread(may_end.wait, WAIT_SECONDS)
+        # More than a socket takes at once: what is on its way counts too.
+        self.answer({"answer": "x" * (16 << 20)})
+
+    relay = make_relay()
+    monkeypatch.setattr(PublishHandler, "post", post)
+    with RawConnection(relay.ports.api) as connection, ThreadPoolExecutor(1) as pool:
+        connection.send(request_bytes("POST", PATH, b"{}"))
+        assert began.wait(WAIT_SECONDS)
+        stopping = pool.submit(relay.stop)
+        until(lambda: not relay.worker.relay.is_accepting, "the relay is stopping")
+        may_end.set()
+        answer = connection.response()
+        assert answer.status == 200 and len(answer.body) > 16 << 20
+        stopping.result(WAIT_SECONDS)
+        assert connection.rest() == b""
+
+
+def test_an_idle_connection_does_not_delay_stopping_and_a_busy_one_not_beyond_the_deadline(
+    make_relay: MakeRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = threading.Event()
+
+    async def post(self: PublishHandler) -> None:
+        began.set()
+        await asyncio.sleep(3600)
+
+    relay = make_relay(server={"shutdown_deadline_seconds": 0.2})
+    monkeypatch.setattr(PublishHandler, "post", post)
+    with RawConnection(relay.ports.api) as idle, RawConnection(relay.ports.api) as busy:
+        assert idle.request("GET", "/health").status == 200
+        busy.send(request_bytes("POST", PATH, b"{}"))
+        assert began.wait(WAIT_SECONDS)
+        started = time.monotonic()
+        relay.stop()
+        assert time.monotonic() - started < 5 * TIMEOUT_SCALE
+        assert idle.rest() == busy.rest() == b""
+
+
+def test_a_connection_is_kept_alive_for_the_next_request_until_the_relay_stops(make_relay: MakeRelay) -> None:
+    relay = make_relay()
+    with RawConnection(relay.ports.api) as connection:
+        assert "connection" not in connection.request("GET", "/health").headers
+        relay.call(front_of(relay).stop)
+        assert connection.request("GET", "/health").headers["connection"] == "close"
+        assert connection.rest() == b""
+
+
+def test_a_client_that_hangs_up_in_the_middle_of_a_request_leaves_nothing_behind(
+    small: RunningWorker,
+) -> None:
+    for part in (
+        b"",
+        b"GET /hea",
+        b"POST /api/v1/messages HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{",
+    ):
+        with RawConnection(small.ports.api) as connection:
+            connection.send(part)
+            connection.socket.shutdown(socket.SHUT_WR)
+            assert connection.rest() == b""
+    until(lambda: small.call(lambda: front_of(small).connection_count) == 0, "all counted as gone")
+    assert small.call(lambda: len(front_of(small)._guards)) == 0
+
+
+def test_requests_as_clients_send_them_are_answered(small: RunningWorker, topic: str) -> None:
+    with requests.Session() as session:
+        for number in range(3):
+            body = {"topic": topic, "payload": number}
+            assert session.post(small.url + PATH, json=body, timeout=WAIT_SECONDS).status_code == 201
