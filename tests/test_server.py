@@ -255,6 +255,20 @@ def test_a_second_relay_on_the_same_data_is_refused(process: RelayProcess, tmp_p
     assert _post(process.url, "still", "here").status_code == 201
 
 
+def test_a_message_stands_in_the_configured_valkey_under_its_topics_name(
+    make_valkey: Callable[..., RealValkey], make_relay_process: Callable[..., RelayProcess]
+) -> None:
+    valkey = make_valkey(tcp=True).start()
+    relay = make_relay_process("--valkey-host", valkey.host, "--valkey-port", str(valkey.port)).start()
+    answer = _post(relay.url, "test", {"message": "Hello, Persistent World!"})
+    assert answer.status_code == 201
+    assert valkey.command("XLEN", "topic:test:stream") == 1
+    valkey.kill()
+    valkey.start()
+    assert valkey.command("XLEN", "topic:test:stream") == 1
+    assert not relay.data_dir.exists()
+
+
 def test_publishes_are_refused_with_503_while_valkey_is_away_and_accepted_when_it_is_back(
     make_valkey: Callable[..., RealValkey], make_relay: Callable[..., RunningWorker], topic: str
 ) -> None:
