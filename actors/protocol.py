@@ -448,10 +448,11 @@ class ReadHistory:
 @dataclass(frozen=True, slots=True)
 class HistoryPage:
     """Messages in the direction asked. Expired ones are left out, so a page can be short, even empty, with
-    more behind it."""
+    more behind it; `end` is where the next one goes on, None if there was nothing."""
 
     messages: Sequence[Message]
     has_more: bool
+    end: MessageId | None
 
 
 @dataclass(frozen=True, slots=True)

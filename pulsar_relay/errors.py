@@ -134,10 +134,6 @@ _ROWS: tuple[tuple[str, int | None, int | None, int | None, str], ...] = (
         "Nothing was read for too long. Connect again with your cursors."),
     ("ping_timeout", None, 4002, 1,
         "The connection did not answer in time. Connect again with your cursors."),
-    ("subscribe_timeout", None, 4003, 1,
-        "No subscribe frame came in time. Connect again and subscribe at once."),
-    ("taken_over", None, 4004, None,
-        "Another connection took over this client id."),
 )
 # fmt: on
 

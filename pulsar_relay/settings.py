@@ -385,7 +385,7 @@ class PublishSettings:
 
     bulk_max_messages: int = setting(Whole(1, 100_000), 1000, "Most messages in one bulk request.")
     max_payload_depth: int = setting(
-        Whole(1, 1000),
+        Whole(1, 300),
         100,
         "Deepest nesting of a payload's JSON. Subscribers parse it too, and parsers in other languages "
         "have limits of their own.",

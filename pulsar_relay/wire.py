@@ -171,7 +171,13 @@ def poll_answer(
 
 
 def history_answer(
-    messages: Sequence[Message], limit: int, order: str, cursor: str | None, has_more: bool
+    messages: Sequence[Message],
+    limit: int,
+    order: str,
+    cursor: str | None,
+    end: MessageId | None,
+    *,
+    has_more: bool,
 ) -> bytes:
     """A page of a topic's history, messages in the order given."""
     rest = {
@@ -179,7 +185,7 @@ def history_answer(
         "limit": limit,
         "order": order,
         "cursor": cursor,
-        "next_cursor": messages[-1].id_text if messages else None,
+        "next_cursor": None if end is None else str(end),
         "has_more": has_more,
     }
     return b'{"messages":[%b],%b' % (_joined(messages), _encode(rest)[1:])

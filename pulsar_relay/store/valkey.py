@@ -142,7 +142,8 @@ class ValkeyStore:
             messages = messages_from(topic, page.entries, BEGINNING)
         now_ms = time.time_ns() // 1_000_000
         alive = [message for message in messages if (message.expires_at_ms or NEVER_MS) > now_ms]
-        return HistoryPage(alive, page.has_more)
+        end = message_id(page.entries[-1][0]) if page.entries else None
+        return HistoryPage(alive, page.has_more, end)
 
     async def describe(self, topic: str) -> Description | None:
         reply = await self._describe.run(self._client, schema.stream_keys(topic), [])

@@ -114,7 +114,11 @@ class HistoryHandler(ApiHandler):
         if not page.messages and not page.has_more:
             # Only an empty answer may be about a topic that does not exist.
             await self.relay.describe(topic)
-        self.answer(wire.history_answer(page.messages, query.limit, query.order, query.cursor, page.has_more))
+        self.answer(
+            wire.history_answer(
+                page.messages, query.limit, query.order, query.cursor, page.end, has_more=page.has_more
+            )
+        )
 
 
 def _existing_name(topic: str) -> str:
