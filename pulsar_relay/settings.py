@@ -174,8 +174,7 @@ class EmbeddedSettings:
     data_dir: Path = setting(
         FilePath(),
         Path("data/valkey"),
-        "Directory of the append-only file, the snapshot and the socket. All messages are in here: keep "
-        "it, back it up.",
+        "Directory of the append-only file and the socket. All messages are in here: keep it, back it up.",
         flag="--data-dir",
     )
     appendfsync: str = setting(
@@ -195,8 +194,8 @@ class EmbeddedSettings:
     start_timeout_seconds: float = setting(
         Duration("1s", "24h"),
         60.0,
-        "Time the embedded server has to load its data before the start counts as failed. The more it "
-        "holds, the longer it takes.",
+        "Time the embedded server may be silent before its start counts as failed. Loading its data takes as "
+        "long as it takes, while it makes progress.",
     )
 
 
