@@ -13,8 +13,8 @@ help: ## show this list
 run: environment ## install into .venv if need be, then start the relay (ARGS are flags of `pulsar-relay serve`)
 	@exec $(BIN)/pulsar-relay serve $(ARGS)
 
-test: lint ## lint, check types, run every test (ARGS go to pytest)
-	$(BIN)/python -m pytest $(ARGS)
+test: lint ## lint, check types, run every test (ARGS go to pytest; without any, three tests run at a time)
+	$(BIN)/python -m pytest $(or $(ARGS),-n 3)
 
 test-thespian: test-environment ## run Thespian's own test suite on the relay's actor runtime
 	PATH="$(CURDIR)/$(BIN):$$PATH" tests/thespian_suite/run $(ARGS)
