@@ -19,7 +19,8 @@ class Proxy:
     """
 
     def __init__(self, socket_path: str, *, tls: ssl.SSLContext | None = None) -> None:
-        self._socket_path = socket_path
+        self.socket_path = socket_path
+        """Where new connections go."""
         self._tls = tls
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -66,7 +67,7 @@ class Proxy:
     async def _serve(self, client_reader: asyncio.StreamReader, client_writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         try:
-            server_reader, server_writer = await asyncio.open_unix_connection(self._socket_path)
+            server_reader, server_writer = await asyncio.open_unix_connection(self.socket_path)
         except OSError:
             client_writer.transport.abort()
             return

@@ -586,6 +586,47 @@ async def test_a_paused_server_stores_what_it_was_sent_at_most_once(make_valkey:
 
 
 @in_loop
+async def test_kills_of_the_server_lose_and_double_nothing_that_was_acknowledged(
+    make_valkey: MakeValkey,
+) -> None:
+    server = make_valkey().start()
+    patient = {"publish_deadline_seconds": 60.0}
+    async with (
+        open_store(server.socket_path, **patient) as one,
+        open_store(server.socket_path, **patient) as other,
+    ):
+        is_over = asyncio.Event()
+
+        async def publish_all(opened: OpenStore, mark: bytes) -> dict[str, bytes]:
+            acknowledged, floor, n = {}, BEGINNING, 0
+            while not is_over.is_set():
+                payloads = [b"%b%d.%d" % (mark, n, part) for part in range(n % 3 + 1)]
+                appended = await opened.append("t", *payloads, floor=floor)
+                floor = appended.messages[-1].id
+                acknowledged.update({m.id_text: m.payload for m in appended.messages})
+                n += 1
+            return acknowledged
+
+        publishing = [
+            asyncio.create_task(publish_all(one, b"a")),
+            asyncio.create_task(publish_all(other, b"b")),
+        ]
+        for _ in range(5):
+            before = int(str(server.command("XLEN", schema.stream("t"))))
+            await until(
+                lambda count=before + 50: int(str(server.command("XLEN", schema.stream("t")))) > count
+            )
+            server.kill()
+            server.start()
+        is_over.set()
+        first, second = await asyncio.gather(*publishing)
+        stored = await one.all_messages("t")
+    assert {m.id_text: m.payload for m in stored} == first | second
+    assert len({m.payload for m in stored}) == len(stored)
+    assert_contiguous(stored)
+
+
+@in_loop
 async def test_a_server_that_forgot_its_scripts_is_taught_them_again(make_valkey: MakeValkey) -> None:
     server = make_valkey().start()
     async with open_store(server.socket_path) as opened:

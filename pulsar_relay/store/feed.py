@@ -136,6 +136,7 @@ class Feed:
                     logger.warning("feed: connection lost (%s), connecting anew", error.detail or error.code)
                 self.failure = error.code
             finally:
+                self.failure = self.failure or "store_unavailable"
                 self._drop_link()
             failures = 0 if self.heard_at != heard_before else failures + 1
             pause = RECONNECT_SECONDS[min(failures, len(RECONNECT_SECONDS) - 1)]

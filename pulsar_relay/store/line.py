@@ -19,12 +19,12 @@ from typing import Any
 
 from actors.protocol import StoreError
 from pulsar_relay.store.link import Endpoint, Link, Word, pack
-from pulsar_relay.store.refusals import lost
+from pulsar_relay.store.refusals import DeposedError, lost
 
 logger = logging.getLogger(__name__)
 
 REDIAL_SECONDS = 0.05
-"""Least time from one failed attempt to connect to the next."""
+"""Least time from one attempt to connect to the next."""
 LOOKS = 4
 """A connection is given up after so many looks without a sign of life, spread over the timeout."""
 
@@ -48,6 +48,7 @@ class Line:
         self._quiet_looks = 0
         self._untaken_bytes = 0
         self._redial_at = 0.0
+        self._must_redial = False
 
     @property
     def waiting(self) -> int:
@@ -83,9 +84,13 @@ class Line:
     def _flush(self) -> None:
         self._is_flush_due = False
         if self._is_closed:
-            self._drop_link()
             self._fail_queued(StoreError("store_unavailable"))
+            self._drop_link()
             return
+        if self._must_redial and self._sent:
+            return  # until the answers that are still to come have come
+        if self._must_redial:
+            self._drop_link()
         link = self._link
         if link is None:
             if self._dialing is None:
@@ -103,15 +108,20 @@ class Line:
 
     async def _dial(self) -> None:
         loop = asyncio.get_running_loop()
+        failure = None
         try:
             await asyncio.sleep(max(0.0, self._redial_at - loop.time()))
             self._link = await Link.open(self._endpoint, self._on_reply, self._on_lost)
         except StoreError as error:
-            self._redial_at = loop.time() + REDIAL_SECONDS
-            self._dialing = None
-            self._fail_queued(error)
+            failure = error
+        except Exception:  # a bug; who waits here would wait for ever
+            logger.exception("line: cannot connect")
+            failure = StoreError("store_error")
+        self._redial_at = loop.time() + REDIAL_SECONDS
+        self._dialing = None
+        if failure is not None:
+            self._fail_queued(failure)
         else:
-            self._dialing = None
             self._flush()
 
     def _on_reply(self, reply: Any) -> None:
@@ -122,6 +132,10 @@ class Line:
             return
         answer = self._sent.popleft()
         self._has_moved = True
+        if isinstance(reply, DeposedError):
+            self._must_redial = True
+        if self._must_redial and not self._sent:
+            self._flush()
         if answer.done():
             return
         if isinstance(reply, StoreError):
@@ -131,11 +145,14 @@ class Line:
 
     def _on_lost(self) -> None:
         self._link = None
+        self._must_redial = False
         self._quiet_looks = 0
         sent, self._sent = self._sent, deque()
         for answer in sent:
             if not answer.done():
                 answer.set_exception(lost())
+        if self._queued:
+            self._flush()
 
     def _drop_link(self) -> None:
         link = self._link

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import fcntl
 import logging
+import socket
 import ssl
 import struct
 import termios
@@ -33,6 +34,8 @@ Word = str | bytes | int | float
 """One word of a command."""
 
 READ_BYTES = 256 * 1024
+KEEPALIVE = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
+"""Seconds, seconds, probes: an idle connection that a firewall forgot is noticed within a minute."""
 
 
 def pack(words: tuple[Word, ...]) -> bytes:
@@ -83,6 +86,7 @@ class Endpoint:
                 "host": settings.host or "localhost",
                 "port": settings.port,
                 "socket_keepalive": True,
+                "socket_keepalive_options": KEEPALIVE,
             }
             if settings.tls:
                 kind = _TlsConnection

@@ -110,7 +110,9 @@ class Pages:
             return None
         if not entries:
             return None
-        fitting = min(count, _fitting(entries, max_bytes))
+        fitting = min(count, len(entries))
+        if fitting * (bound.largest_bytes + ENTRY_OVERHEAD_BYTES) > max_bytes:
+            fitting = min(fitting, _fitting(entries, max_bytes))
         has_more = fitting < len(entries) or bool(proof[6])
         return self._page(topic, proof, has_more, entries[:fitting])
 

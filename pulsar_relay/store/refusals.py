@@ -12,14 +12,12 @@ from valkey.exceptions import (
     AuthenticationError,
     AuthorizationError,
     BusyLoadingError,
-    ConnectionError,
     MaxConnectionsError,
     NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     ResponseError,
-    TimeoutError,
 )
 
 from actors.protocol import StoreError
@@ -47,7 +45,6 @@ _CODES = {
 _KINDS: tuple[tuple[type[Exception], str], ...] = (
     # valkey-py cuts the first word off the texts of these.
     (OutOfMemoryError, "store_full"),
-    (ReadOnlyError, "store_read_only"),
     (BusyLoadingError, "store_loading"),
     (AuthenticationError, "store_denied"),
     (AuthorizationError, "store_denied"),
@@ -72,10 +69,16 @@ class ScriptUnknownError(StoreError):
     """Valkey does not know the script (any more); it has not run."""
 
 
+class DeposedError(StoreError):
+    """This server is a replica now, or always was: the one that takes writes is to be looked for again."""
+
+
 def refusal(answer: Exception) -> StoreError:
     """What an error that Valkey answered with means: the command was not carried out."""
     if isinstance(answer, NoScriptError):
         return ScriptUnknownError("store_error")
+    if isinstance(answer, ReadOnlyError):
+        return DeposedError("store_read_only")
     for kind, code in _KINDS:
         if isinstance(answer, kind):
             return StoreError(code)
@@ -103,15 +106,3 @@ def unreachable(error: Exception) -> StoreError:
 def lost() -> StoreError:
     """What the loss of a connection means to those whose commands were sent on it."""
     return StoreError("store_unavailable", is_outcome_unknown=True)
-
-
-__all__ = [
-    "ANSWERS",
-    "CODES",
-    "ConnectionError",
-    "ScriptUnknownError",
-    "TimeoutError",
-    "lost",
-    "refusal",
-    "unreachable",
-]

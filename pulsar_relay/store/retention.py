@@ -88,6 +88,9 @@ class Retention:
                 if not self.is_failing:
                     logger.warning("retention: stopped by the store (%s), trying again", error.code)
                 self.is_failing = True
+            except Exception:  # a bug; without retention the store would fill up in silence
+                logger.exception("retention: failed")
+                self.is_failing = True
             else:
                 self.is_failing = False
 
