@@ -7,9 +7,7 @@ import socket
 from dataclasses import dataclass
 from typing import Any, Self
 
-from tests.valkeys import TIMEOUT_SCALE
-
-WAIT_SECONDS = 20 * TIMEOUT_SCALE
+from tests.conditions import WAIT_SECONDS
 
 
 @dataclass(frozen=True)

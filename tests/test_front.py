@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 import requests
@@ -20,8 +19,9 @@ from websockets.sync.client import connect
 from pulsar_relay.web import front
 from pulsar_relay.web.front import FrontServer
 from pulsar_relay.web.publish import PublishHandler
+from tests.conditions import WAIT_SECONDS, until
 from tests.quiet_logs import quiet_logs as quiet_logs
-from tests.raw_http import WAIT_SECONDS, RawConnection, chunked, request_bytes
+from tests.raw_http import RawConnection, chunked, request_bytes
 from tests.valkeys import TIMEOUT_SCALE, RealValkey
 from tests.workers import RunningWorker, make_settings
 
@@ -49,14 +49,6 @@ def front_of(relay: RunningWorker) -> FrontServer:
     server = relay.worker._servers[0]
     assert isinstance(server, FrontServer)
     return server
-
-
-def until(condition: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited in vain: {what}"
-        time.sleep(0.002)
-    return found
 
 
 # --------------------------------------------------------------------------------------------- size of bodies
@@ -482,5 +474,7 @@ def test_a_client_that_hangs_up_in_the_middle_of_a_request_leaves_nothing_behind
 def test_requests_as_clients_send_them_are_answered(small: RunningWorker, topic: str) -> None:
     with requests.Session() as session:
         for number in range(3):
-            body = {"topic": topic, "payload": number}
-            assert session.post(small.url + PATH, json=body, timeout=WAIT_SECONDS).status_code == 201
+            answer = session.post(
+                small.url + PATH, json={"topic": topic, "payload": number}, timeout=WAIT_SECONDS
+            )
+            assert answer.status_code == 201

@@ -48,7 +48,8 @@ async def _say(stream: IOStream, words: bytes, seconds: float, max_bytes: int) -
     try:
         with suppress(StreamClosedError, TimeoutError, OSError):
             async with asyncio.timeout(seconds):
-                await stream.write(words)
+                # Shielded: Tornado expects nobody to cancel the future of a write.
+                await asyncio.shield(stream.write(words))
                 stream.socket.shutdown(socket.SHUT_WR)
                 read_bytes = 0
                 while read_bytes <= max_bytes:

@@ -9,23 +9,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+CLOCK_SECONDS = 0.002
+"""Timers of the loop may be early by about this."""
+
 
 class Heartbeat:
-    """Calls `ping` every `interval_seconds`, and `on_silence` once, if no life follows for
-    `timeout_seconds`.
+    """Calls `ping` every `interval_seconds`, and `on_silence` once, if no life follows for `timeout_seconds`.
 
     `life` returns something that is another each time the peer was heard. As long as a ping cannot be
-    answered (it has not gone out yet, or nobody listens for the answer), `hold` returns something that is
-    not None, and another whenever that gets on; then silence lasts `patience_seconds`, from when it last
-    did.
+    answered (it could not go out yet, or nobody listens for the answer), `hold` returns something that is not
+    None, and another whenever that gets on; then silence lasts `patience_seconds` from when it last did.
     """
 
     __slots__ = (
+        "_deadline",
         "_hold",
         "_hold_before",
         "_interval_seconds",
         "_life",
         "_life_before",
+        "_loop",
+        "_next_ping",
         "_on_silence",
         "_patience_end",
         "_patience_seconds",
@@ -52,35 +56,43 @@ class Heartbeat:
         self._life = life
         self._hold = hold
         self._on_silence = on_silence
+        self._loop = asyncio.get_running_loop()
         self._life_before: object = None
         self._hold_before: object = None
         self._patience_end = 0.0
-        self._timer = asyncio.get_running_loop().call_later(interval_seconds, self._beat)
+        self._deadline: float | None = None
+        """When silence is too long; None while no ping is unanswered."""
+        self._next_ping = self._loop.time() + interval_seconds
+        self._timer = self._loop.call_at(self._next_ping, self._tick)
 
     def stop(self) -> None:
         """May be called again."""
         self._timer.cancel()
 
-    def _beat(self) -> None:
-        self._life_before = self._life()
-        self._hold_before = None
-        self._ping()
-        self._look_later(self._check, self._timeout_seconds)
-
-    def _check(self) -> None:
-        if self._life() != self._life_before:
-            self._look_later(self._beat, max(0.0, self._interval_seconds - self._timeout_seconds))
+    def _tick(self) -> None:
+        now = self._loop.time() + CLOCK_SECONDS
+        if self._deadline is not None and self._life() != self._life_before:
+            self._deadline = None
+        if self._deadline is not None and now >= self._deadline and not self._has_excuse(now):
+            self._on_silence()
             return
+        if now >= self._next_ping:
+            self._next_ping = now + self._interval_seconds
+            self._ping()
+            if self._deadline is None:
+                self._life_before = self._life()
+                self._hold_before = None
+                self._deadline = now + self._timeout_seconds
+        next_look = self._next_ping if self._deadline is None else min(self._next_ping, self._deadline)
+        self._timer = self._loop.call_at(next_look, self._tick)
+
+    def _has_excuse(self, now: float) -> bool:
         hold, before = self._hold(), self._hold_before
-        now = asyncio.get_running_loop().time()
         if hold != before:
             # Held, or held until some moment since the last look: the time counts anew.
             self._hold_before = hold
             self._patience_end = now + self._patience_seconds
         elif hold is None or now >= self._patience_end:
-            self._on_silence()
-            return
-        self._look_later(self._check, self._timeout_seconds)
-
-    def _look_later(self, function: Callable[[], None], seconds: float) -> None:
-        self._timer = asyncio.get_running_loop().call_later(seconds, function)
+            return False
+        self._deadline = now + self._timeout_seconds
+        return True

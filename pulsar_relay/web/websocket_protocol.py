@@ -66,13 +66,13 @@ class FrameProtocol(WebSocketProtocol13):
     def _handle_message(self, opcode: int, data: bytes) -> Future[None] | None:
         if opcode == _TEXT:
             return self._run_callback(cast(TakesText, self.handler).on_text, data)
-        if opcode == _CLOSE and not _is_proper_close(data):
+        if opcode == _CLOSE and not is_proper_close(data):
             # Tornado answers with the code it was sent; this one it may not send.
             data = struct.pack(">H", PROTOCOL_ERROR)
         return super()._handle_message(opcode, data)
 
 
-def _is_proper_close(data: bytes) -> bool:
+def is_proper_close(data: bytes) -> bool:
     if not data:
         return True
     code = int.from_bytes(data[:2], "big") if len(data) >= 2 else 0
