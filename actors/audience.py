@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from actors.memory import Standing, TopicMemory
-from actors.proof import judge
+from actors.proof import judge, unbroken
 from actors.protocol import (
     Delivered,
     Evicted,
@@ -126,6 +126,7 @@ class Audience:
 
     def take_read(self, key: PageKey, page: StreamPage) -> None:
         """Answer those who waited for this page; memory may have to be filled up for some of them."""
+        page = unbroken(page)
         for reader in self._readers.take_page(key):
             fetch, notice = reader.fetch, reader.notice
             if fetch.proves and notice is None:

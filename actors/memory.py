@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from actors.proof import unbroken
 from actors.protocol import Position, StreamPage
 from actors.stream import BEGINNING, Batch, HotBuffer, HotLimits, Message, MessageId, PageCache
 
@@ -87,7 +88,7 @@ class TopicMemory:
         self.hot = HotBuffer(hot_limits)
         self._pages = PageCache(SHARED_PAGES * page_max_bytes)
         self._page_max_bytes = page_max_bytes
-        self._held: list[Run] = []
+        self._held: list[tuple[Run, bool]] = []
         self._held_bytes = 0
         self._is_in_doubt = False
 
@@ -104,8 +105,11 @@ class TopicMemory:
         if self.standing is Standing.COLD:
             return self._absorb_alone(run)
         if not self.is_in_step:
-            self._hold(run)
+            self._hold(run, is_sought=False)  # a read under way may have been too early for it
             return ()
+        return self._absorb_next(run, is_sought=False)
+
+    def _absorb_next(self, run: Run, *, is_sought: bool) -> Sequence[Message]:
         if self.epoch and run.epoch != self.epoch:
             self.is_behind = True
             return ()
@@ -115,13 +119,14 @@ class TopicMemory:
         if messages and prev < self.newest:
             messages = [message for message in messages if message.id > self.newest]
             prev = messages[0].prev
-        if not messages or prev != self.newest:
+        if messages and prev == self.newest:
+            self.epoch = run.epoch
+            self._keep(messages, run.newest)
+            return messages
+        if not is_sought:
             self.is_behind = True
-            self._hold(run)
-            return ()
-        self.epoch = run.epoch
-        self._keep(messages, run.newest)
-        return messages
+            self._hold(run, is_sought=True)
+        return ()
 
     def _absorb_alone(self, run: Run) -> Sequence[Message]:
         is_same_history = run.epoch == self.epoch
@@ -132,13 +137,15 @@ class TopicMemory:
         self._keep(run.messages, run.newest)
         return run.messages
 
-    def _hold(self, run: Run) -> None:
+    def _hold(self, run: Run, *, is_sought: bool) -> None:
+        """`is_sought`: the next read begins after this. If it does not find what is missing, that is lost:
+        the store went back in time."""
         size_bytes = sum([message.size_bytes for message in run.messages], RUN_OVERHEAD_BYTES)
         if self._held_bytes + size_bytes > HELD_MAX_BYTES:
             # The last one alone is reason enough to read on until what is dropped here was read too.
             self._held.clear()
             self._held_bytes = 0
-        self._held.append(run)
+        self._held.append((run, is_sought))
         self._held_bytes += size_bytes
 
     def compare(self, position: Position) -> None:
@@ -178,6 +185,7 @@ class TopicMemory:
 
         A page that was asked for by an earlier need than the present one changes nothing.
         """
+        page = unbroken(page)
         position = page.position
         self.floor = max(self.floor, position.newest)
         if not self.is_behind or after != self.newest:
@@ -212,8 +220,8 @@ class TopicMemory:
     def _absorb_held(self) -> Sequence[Message]:
         held, self._held, self._held_bytes = self._held, [], 0
         new: list[Message] = []
-        for run in held:
-            new += self.absorb(run)
+        for run, is_sought in held:
+            new += self._absorb_next(run, is_sought=is_sought) if self.is_in_step else self.absorb(run)
         return new
 
     def leave(self) -> None:

@@ -269,7 +269,8 @@ class TopicActor(LoopActor):
         self._unread_ticks = 0 if is_read else self._unread_ticks + 1
         self._idle_ticks = 0 if is_read or is_written else self._idle_ticks + 1
         idle_ticks = self._limits.idle_ticks
-        if self._unread_ticks >= idle_ticks and self._memory.standing is Standing.FOLLOWING:
+        # Not while memory is read for: the answer would meet a memory that has joined anew.
+        if self._unread_ticks >= idle_ticks and self._memory.is_in_step and not self._is_filling:
             self._stop_following()
         if self._idle_ticks >= idle_ticks and self._unread_ticks >= idle_ticks:
             self.send(self._directory, Idle(self._topic, self._received))
