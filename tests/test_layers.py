@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,6 +78,15 @@ def test_the_runtime_knows_no_noun_of_the_relay() -> None:
 @pytest.mark.parametrize("path", MODULES, ids=_name)
 def test_no_module_global_is_filled_later(path: Path) -> None:
     assert not [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Global)]
+
+
+@pytest.mark.parametrize("document", sorted(ROOT.glob("docs/*.md")), ids=lambda path: path.name)
+def test_the_documents_name_only_files_that_exist(document: Path) -> None:
+    text = document.read_text("utf-8")
+    for name in re.findall(r"`(test_\w+\.py)`", text):
+        assert (ROOT / "tests" / name).exists(), f"{document.name} names {name}"
+    for name in re.findall(r"`((?:actors|pulsar_relay|tests)/[\w/]+\.\w+)`", text):
+        assert (ROOT / name).exists(), f"{document.name} names {name}"
 
 
 def test_nothing_but_the_composition_root_builds_the_relay() -> None:
