@@ -339,6 +339,17 @@ def test_a_cursor_ahead_of_the_stream_is_reset_and_goes_live_at_its_end() -> Non
     assert went.notice == Notice("reset", "t", "ahead_of_stream") and went.cursor == nth(5)
 
 
+def test_a_cursor_later_than_the_clock_is_reset_and_reads_from_the_oldest() -> None:
+    """A client that ignores notices would present it for ever, and nothing that comes would lie after it."""
+    bench, subscriber = Bench(), Outsider()
+    bench.follow()
+    bench.fetch(subscriber, MessageId.of(bench.clock() + 1_000_000, 1))
+    bench.system.settle()
+    found = page(subscriber)
+    assert found.notice is not None and (found.notice.kind, found.notice.reason) == ("reset", "ahead_of_stream")
+    assert [message.id for message in found.batch.messages] == [nth(number) for number in range(1, 6)]
+
+
 def test_a_cursor_ahead_of_memory_only_waits_for_memory_and_is_told_nothing() -> None:
     """The client was served by a worker that heard of the message before this one did."""
     bench, subscriber = Bench(), Outsider()
