@@ -117,6 +117,23 @@ async def test_many_small_messages_behind_a_large_one_are_still_read_in_large_pa
         assert page.has_more
 
 
+@in_loop
+async def test_a_topic_made_anew_is_read_as_fast_as_a_new_one(
+    valkey: str, admin: valkey_client.Valkey
+) -> None:
+    async with open_store(valkey) as opened:
+        await _fill(opened, [5 * PAGE_BYTES])
+        await opened.store.delete("t")
+        await _fill(opened, [100] * 300)
+        admin.delete(schema.stream("t"))
+        ids = await _fill(opened, [100] * 300)
+        await opened.store.read("t", BEGINNING, 100, PAGE_BYTES)
+        admin.config_resetstat()
+        page = await opened.store.read("t", ids[99], 100, PAGE_BYTES)
+        assert [m.id for m in page.batch.messages] == ids[100:200]
+        assert admin.info("commandstats")["cmdstat_xrange"]["calls"] <= 5, "entries were fetched one by one"
+
+
 # Where the cursor stands: asked twice, since the second time XRANGE may answer without the script
 
 

@@ -67,7 +67,7 @@ if redis.call('XRANGE', stream, '(' .. last, '+', 'COUNT', 1)[1] then
     last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1][1]
     last_ms, last_n = parts(last)
     largest = nil
-elseif not known[2] then
+elseif not largest and redis.call('EXISTS', stream) == 0 then
     largest = 0
 end
 

@@ -91,6 +91,8 @@ class Feed:
         """Returns when Valkey has confirmed; StoreError, and no following, if it does not in time."""
         channel = schema.feed(topic).encode()
         loop = asyncio.get_running_loop()
+        if (earlier := self._follows.get(channel)) is not None:
+            _time_out(earlier)
         follow = self._follows[channel] = loop.create_future()
         self._topics[channel] = topic
         if self._link is not None:
@@ -166,7 +168,6 @@ class Feed:
         self._heartbeat = text, heard
         said = self._client.line.call("PUBLISH", self._heartbeat_channel, text)
         # If this connection is lost first nobody asks what became of it.
-        said.add_done_callback(_acknowledge_outcome)
         said.add_done_callback(_hear_out)
         await asyncio.wait([lost, said], return_when=asyncio.FIRST_COMPLETED)
         if said.done() and said.exception() is not None and not lost.done():
@@ -276,8 +277,3 @@ def _hear_out(answer: asyncio.Future[Any]) -> None:
 def _time_out(follow: asyncio.Future[None]) -> None:
     if not follow.done():
         follow.set_exception(StoreError("store_unavailable"))
-
-
-def _acknowledge_outcome(done: asyncio.Future[Any]) -> None:
-    if not done.cancelled():
-        done.exception()
