@@ -69,7 +69,7 @@ def test_a_second_interrupt_leaves_at_once(make_relay_process: MakeRelay, tmp_pa
     relay = make_relay_process().start()
     command_line = CommandLine(relay.url, tmp_path)
     command_line.run("publish", "t", "1")
-    os.kill(_valkey_pid(relay), signal.SIGSTOP)
+    _pause(_valkey_pid(relay))
     relay.signal(signal.SIGINT)
     relay.wait_for_log("relay: stopping")
     assert relay.is_running
@@ -78,6 +78,15 @@ def test_a_second_interrupt_leaves_at_once(make_relay_process: MakeRelay, tmp_pa
     os.kill(_valkey_pid(relay), signal.SIGCONT)
     relay.start()
     assert command_line.run("subscribe", "t", "--no-follow", "--payload-only").output == b"1\n"
+
+
+def _pause(pid: int) -> None:
+    """Return when it has taken effect: a signal sent too soon after could still be obeyed before."""
+    os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + START_SECONDS
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def _valkey_pid(relay: RelayProcess) -> int:
