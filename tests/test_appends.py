@@ -404,6 +404,22 @@ async def test_an_attempt_that_arrives_after_the_worker_went_on_is_refused(
 
 
 @in_loop
+async def test_a_repetition_that_comes_too_late_ends_at_once_with_an_unknown_outcome(valkey: str) -> None:
+    async with Proxy(valkey) as proxy, open_store(proxy) as opened:
+        await opened.append("t", b"0")
+        proxy.replies_to_lose = 1
+        first = asyncio.create_task(opened.append("t", b"1"))
+        await until(lambda: not proxy.replies_to_lose)
+        # Two appends of one topic at a time: what only a worker that has lost its head does.
+        second = asyncio.create_task(opened.append("t", b"2"))
+        outcomes = await asyncio.gather(first, second, return_exceptions=True)
+        for outcome in outcomes:
+            assert not isinstance(outcome, StoreError) or outcome.is_outcome_unknown
+        payloads = [m.payload for m in await opened.all_messages("t")]
+        assert sorted(payloads) == [b"0", b"1", b"2"]
+
+
+@in_loop
 async def test_two_lives_of_a_worker_are_not_taken_for_one(valkey: str) -> None:
     async with open_store(valkey, name="w") as first:
         await first.append("t", b"1")

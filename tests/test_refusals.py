@@ -9,12 +9,13 @@ from valkey.exceptions import (
     ConnectionError,
     NoScriptError,
     OutOfMemoryError,
+    ReadOnlyError,
     ResponseError,
     TimeoutError,
 )
 
 from pulsar_relay.errors import ERRORS
-from pulsar_relay.store.refusals import CODES, ScriptUnknownError, lost, refusal, unreachable
+from pulsar_relay.store.refusals import CODES, DeposedError, ScriptUnknownError, lost, refusal, unreachable
 
 
 @pytest.mark.parametrize("code", sorted(CODES))
@@ -29,7 +30,6 @@ def test_every_code_of_the_store_is_a_row_of_the_error_table_that_says_try_again
         ("OOM command not allowed when used memory > 'maxmemory'.", "store_full"),
         ("MISCONF Errors writing to the AOF file: No space left on device", "store_read_only"),
         ("NOREPLICAS Not enough good replicas to write.", "store_read_only"),
-        ("READONLY You can't write against a read only replica.", "store_read_only"),
         ("LOADING Valkey is loading the dataset in memory", "store_loading"),
         ("BUSY Valkey is busy running a script.", "store_busy"),
         ("CLUSTERDOWN The cluster is down", "store_unavailable"),
@@ -39,6 +39,7 @@ def test_every_code_of_the_store_is_a_row_of_the_error_table_that_says_try_again
         ("NOPERM User x has no permissions to run the 'evalsha' command", "store_denied"),
         ("WRONGTYPE Operation against a key script: 5ba, on @user_script:12.", "store_damaged"),
         ("DAMAGED last id", "store_damaged"),
+        ("STALE a later batch was appended", "store_unavailable"),
         ("ERR user_script:12: attempt to index a nil value", "store_error"),
         ("", "store_error"),
     ],
@@ -53,6 +54,7 @@ def test_errors_of_which_valkey_py_cuts_the_first_word_are_known_by_their_kind()
     assert refusal(OutOfMemoryError("command not allowed")).code == "store_full"
     assert refusal(BusyLoadingError("Valkey is loading")).code == "store_loading"
     assert refusal(AuthenticationError("invalid username-password pair")).code == "store_denied"
+    assert isinstance(refusal(ReadOnlyError("You can't write against a read only replica.")), DeposedError)
     assert isinstance(refusal(NoScriptError("No matching script.")), ScriptUnknownError)
 
 

@@ -82,6 +82,17 @@ async def test_settings_say_where_valkey_is_and_a_given_socket_wins(make_valkey:
 
 
 @in_loop
+async def test_a_worker_opens_no_more_connections_than_it_may(valkey: str) -> None:
+    async with (
+        Proxy(valkey) as proxy,
+        open_store(proxy, valkey={"pool_size": 5}, starts_feed=True) as opened,
+    ):
+        await opened.append("t", b"1")
+        await asyncio.gather(*[opened.all_messages("t") for _ in range(50)])
+        assert proxy.connections == 5
+
+
+@in_loop
 async def test_pages_are_read_beside_the_line_of_the_appends(valkey: str) -> None:
     async with Proxy(valkey) as proxy, open_store(proxy) as opened:
         await opened.append("t", b"1")

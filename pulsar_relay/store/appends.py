@@ -18,7 +18,7 @@ from pulsar_relay.store import schema
 from pulsar_relay.store.client import Client, Script
 from pulsar_relay.store.entries import message_id
 from pulsar_relay.store.link import Word
-from pulsar_relay.store.refusals import ScriptUnknownError, lost
+from pulsar_relay.store.refusals import ScriptUnknownError, StaleBatchError, lost
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ class Appends:
                     or is_outcome_unknown
                     or (was_away and error.code == "store_loading")
                 )
-                if not may_repeat or loop.time() + pause >= deadline:
+                if not may_repeat or isinstance(error, StaleBatchError) or loop.time() + pause >= deadline:
                     raise StoreError(
                         error.code, error.detail, is_outcome_unknown=is_outcome_unknown
                     ) from error

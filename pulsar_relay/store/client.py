@@ -13,6 +13,9 @@ from pulsar_relay.store.line import Line, Lines
 from pulsar_relay.store.link import Endpoint, Word
 from pulsar_relay.store.refusals import ScriptUnknownError
 
+SINGLE_CONNECTIONS = 2
+"""Of a worker's connections, the line is one, and the feed another."""
+
 
 class Client:
     """All methods raise StoreError only. Connects on first use, and again whenever a connection was lost.
@@ -20,10 +23,10 @@ class Client:
     `line` is shared by everything with a short answer, appends first of all; `pages` are for large ones.
     """
 
-    def __init__(self, endpoint: Endpoint, max_connections: int) -> None:
+    def __init__(self, endpoint: Endpoint, max_pages: int) -> None:
         self.endpoint = endpoint
         self.line = Line(endpoint)
-        self.pages = Lines(endpoint, max_connections)
+        self.pages = Lines(endpoint, max_pages)
 
     async def command(self, *words: Word) -> Any:
         """Run one command with a short answer, once: the error says whether its outcome is known."""
@@ -37,7 +40,7 @@ class Client:
 
 def make_client(settings: ValkeySettings, unix_socket: str | None = None) -> Client:
     """A client for the server the settings name; `unix_socket` (the embedded server's) wins over them."""
-    return Client(Endpoint.of(settings, unix_socket), settings.pool_size)
+    return Client(Endpoint.of(settings, unix_socket), max(1, settings.pool_size - SINGLE_CONNECTIONS))
 
 
 class Script:

@@ -35,7 +35,6 @@ _CODES = {
     "MASTERDOWN": "store_unavailable",
     "TRYAGAIN": "store_unavailable",
     "UNBLOCKED": "store_unavailable",
-    "STALE": "store_unavailable",
     "NOAUTH": "store_denied",
     "WRONGPASS": "store_denied",
     "NOPERM": "store_denied",
@@ -69,6 +68,10 @@ class ScriptUnknownError(StoreError):
     """Valkey does not know the script (any more); it has not run."""
 
 
+class StaleBatchError(StoreError):
+    """The worker has appended a later batch to the topic meanwhile; this one will not be appended now."""
+
+
 class DeposedError(StoreError):
     """This server is a replica now, or always was: the one that takes writes is to be looked for again."""
 
@@ -79,6 +82,8 @@ def refusal(answer: Exception) -> StoreError:
         return ScriptUnknownError("store_error")
     if isinstance(answer, ReadOnlyError):
         return DeposedError("store_read_only")
+    if str(answer).startswith("STALE "):
+        return StaleBatchError("store_unavailable")
     for kind, code in _KINDS:
         if isinstance(answer, kind):
             return StoreError(code)
