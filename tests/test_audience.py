@@ -346,7 +346,8 @@ def test_a_cursor_later_than_the_clock_is_reset_and_reads_from_the_oldest() -> N
     bench.fetch(subscriber, MessageId.of(bench.clock() + 1_000_000, 1))
     bench.system.settle()
     found = page(subscriber)
-    assert found.notice is not None and (found.notice.kind, found.notice.reason) == ("reset", "ahead_of_stream")
+    assert found.notice is not None
+    assert (found.notice.kind, found.notice.reason) == ("reset", "ahead_of_stream")
     assert [message.id for message in found.batch.messages] == [nth(number) for number in range(1, 6)]
 
 
