@@ -1,0 +1,77 @@
+"""Health and readiness: what machines that watch the relay are told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import requests
+
+from pulsar_relay import __version__, answers
+from tests.valkeys import RealValkey
+from tests.workers import RunningWorker
+
+WAIT_SECONDS = 20
+
+
+def _get(url: str) -> requests.Response:
+    return requests.get(url, timeout=WAIT_SECONDS)
+
+
+def _until_ready(relay: RunningWorker, is_ready: bool) -> requests.Response:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while (answer := _get(f"{relay.url}/ready")).ok is not is_ready:
+        assert time.monotonic() < deadline, answer.text
+        time.sleep(0.02)
+    return answer
+
+
+def test_health_tells_the_version_and_the_time(relay: RunningWorker) -> None:
+    answer = _get(f"{relay.url}/health")
+    assert answer.status_code == 200
+    assert not answers.HealthAnswer().validate(answer.json())
+    assert (answer.json()["status"], answer.json()["version"]) == ("healthy", __version__)
+
+
+def test_a_relay_that_can_write_is_ready_and_names_each_leg(relay: RunningWorker) -> None:
+    told: dict[str, Any] = _until_ready(relay, is_ready=True).json()
+    assert not answers.ReadyAnswer().validate(told)
+    assert told["ready"] is True
+    assert {name: check["ok"] for name, check in told["checks"].items()} == {
+        "valkey_write": True,
+        "feed": True,
+        "accepting": True,
+    }
+
+
+def test_readiness_follows_valkey_within_seconds_while_health_stays(
+    make_valkey: Callable[..., RealValkey], make_relay: Callable[..., RunningWorker]
+) -> None:
+    valkey = make_valkey().start()
+    relay = make_relay(valkey.socket_path)
+    _until_ready(relay, is_ready=True)
+    valkey.kill()
+    killed_at = time.monotonic()
+    refused = _until_ready(relay, is_ready=False)
+    assert time.monotonic() - killed_at < 5
+    assert refused.status_code == 503
+    assert refused.headers["Retry-After"] == "1"
+    codes = {check.get("code") for check in refused.json()["checks"].values() if not check["ok"]}
+    assert codes == {"store_unavailable"}
+    assert _get(f"{relay.url}/health").status_code == 200
+    valkey.start()
+    _until_ready(relay, is_ready=True)
+
+
+def test_a_valkey_that_refuses_writes_is_not_ready_although_it_answers(
+    make_valkey: Callable[..., RealValkey], make_relay: Callable[..., RunningWorker]
+) -> None:
+    valkey = make_valkey().start()
+    relay = make_relay(valkey.socket_path)
+    _until_ready(relay, is_ready=True)
+    valkey.command("REPLICAOF", "127.0.0.1", "1")
+    refused = _until_ready(relay, is_ready=False)
+    assert refused.json()["checks"]["valkey_write"]["code"] == "store_read_only"
+    valkey.command("REPLICAOF", "NO", "ONE")
+    _until_ready(relay, is_ready=True)

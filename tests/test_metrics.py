@@ -1,0 +1,123 @@
+"""What the relay counts, as Prometheus reads it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+
+import pytest
+import requests
+from prometheus_client.parser import text_string_to_metric_families
+from websockets.sync.client import connect
+
+from pulsar_relay.metrics import LATENCY_BOUNDS_SECONDS, Latency
+from tests.workers import RunningWorker
+
+WAIT_SECONDS = 20
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def _scrape(relay: RunningWorker, port: int | None = None) -> Samples:
+    address = f"http://127.0.0.1:{port or relay.ports.api}/metrics"
+    text = requests.get(address, timeout=WAIT_SECONDS).text
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def _value(samples: Samples, name: str, **labels: str) -> float:
+    return samples.get((name, tuple(sorted(labels.items()))), 0.0)
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "relay_messages_received_total",
+        "relay_messages_delivered_total",
+        "relay_publish_latency_seconds_count",
+        "relay_delivery_latency_seconds_count",
+        "relay_hot_buffer_hits_total",
+        "relay_hot_buffer_misses_total",
+        "relay_lagging_subscribers",
+        "relay_gaps_total",
+        "relay_resets_total",
+        "relay_order_inversions_total",
+    ],
+)
+def test_each_series_is_there_from_the_start(make_relay: Callable[..., RunningWorker], name: str) -> None:
+    assert (name, ()) in _scrape(make_relay())
+
+
+def test_the_metrics_port_serves_the_same_and_nothing_else(relay: RunningWorker) -> None:
+    assert relay.ports.metrics is not None
+    names = {name for name, _ in _scrape(relay, relay.ports.metrics)}
+    assert names == {name for name, _ in _scrape(relay)}
+    other = requests.get(f"http://127.0.0.1:{relay.ports.metrics}/api/v1/topics", timeout=WAIT_SECONDS)
+    assert other.status_code == 404
+
+
+def test_messages_are_counted_once_each_bulk_and_replays_too(
+    make_relay: Callable[..., RunningWorker], topic: str
+) -> None:
+    relay = make_relay()
+    headers = {"Idempotency-Key": topic}
+    for _ in range(2):
+        body = {"topic": topic, "payload": 1}
+        requests.post(f"{relay.url}/api/v1/messages", json=body, headers=headers, timeout=WAIT_SECONDS)
+    bulk = {"messages": [{"topic": topic, "payload": number} for number in range(10)]}
+    requests.post(f"{relay.url}/api/v1/messages/bulk", json=bulk, timeout=WAIT_SECONDS)
+    samples = _scrape(relay)
+    assert _value(samples, "relay_messages_received_total") == 11
+    assert _value(samples, "relay_publishes_replayed_total") == 1
+    assert _value(samples, "relay_publish_latency_seconds_count") == 3
+    assert _value(samples, "relay_valkey_operations_total", operation="append") >= 3
+
+
+def test_deliveries_and_connections_are_counted_by_transport(
+    make_relay: Callable[..., RunningWorker], topic: str
+) -> None:
+    relay = make_relay()
+    with connect(relay.ws_url) as socket, connect(relay.ws_url) as other:
+        for each in (socket, other):
+            each.send(json.dumps({"type": "subscribe", "topics": [topic]}))
+            each.recv(timeout=WAIT_SECONDS)
+        body = {"topic": topic, "payload": 1}
+        requests.post(f"{relay.url}/api/v1/messages", json=body, timeout=WAIT_SECONDS)
+        for each in (socket, other):
+            each.recv(timeout=WAIT_SECONDS)
+        samples = _scrape(relay)
+        assert _value(samples, "relay_messages_delivered_total") == 2
+        assert _value(samples, "relay_delivery_latency_seconds_count") == 1  # a batch, encoded once for both
+        assert _value(samples, "relay_connections", transport="websocket") == 2
+    _until(lambda: _value(_scrape(relay), "relay_connections", transport="websocket") == 0)
+
+
+def test_no_label_takes_its_values_from_clients(relay: RunningWorker, topic: str) -> None:
+    body = {"topic": topic, "payload": 1}
+    requests.post(f"{relay.url}/api/v1/messages", json=body, timeout=WAIT_SECONDS)
+    requests.get(f"{relay.url}/no/such/{topic}", timeout=WAIT_SECONDS)
+    assert not [labels for _, labels in _scrape(relay) if any(topic in value for _, value in labels)]
+
+
+def test_a_latency_is_counted_in_its_bucket_and_all_above() -> None:
+    latency = Latency()
+    for seconds in (0.0, LATENCY_BOUNDS_SECONDS[0], 0.3, 1e9):
+        latency.observe(seconds)
+    samples = {
+        (sample.name, sample.labels.get("le")): sample.value
+        for sample in latency.family("x", "about x").samples
+    }
+    assert samples["x_bucket", str(LATENCY_BOUNDS_SECONDS[0])] == 2
+    assert samples["x_bucket", "0.25"] == 2
+    assert samples["x_bucket", "0.5"] == 3
+    assert samples["x_bucket", "+Inf"] == samples["x_count", None] == 4
