@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from actors.protocol import Acknowledge, Sink, Store
+from actors.ports import Sink, Store
+from actors.protocol import Acknowledge
 from actors.runtime import LoopActor
 from actors.stream import BEGINNING, MessageId
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.pending import PendingPublishes, Waiting
-from actors.protocol import Appended, Flush, Publish, Published, Refused, StartTopic, StoreError
+from actors.ports import Appended, Publish, StoreError
+from actors.protocol import Flush, Published, Refused, StartTopic
 from actors.runtime import LoopActor
 from actors.stream import MessageId
 

@@ -13,15 +13,8 @@ from typing import Any, ClassVar
 
 from thespian.actors import ActorExitRequest
 
-from actors.protocol import (
-    CountTopics,
-    Describe,
-    ListTopics,
-    ReadHistory,
-    Refused,
-    StartArchive,
-    StoreError,
-)
+from actors.ports import StoreError
+from actors.protocol import CountTopics, Describe, ListTopics, ReadHistory, Refused, StartArchive
 from actors.runtime import LoopActor, Performed, PerformFailed
 
 logger = logging.getLogger(__name__)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from actors.memory import Standing, TopicMemory
+from actors.ports import StreamPage
 from actors.proof import judge, unbroken
 from actors.protocol import (
     Delivered,
@@ -26,7 +27,6 @@ from actors.protocol import (
     Located,
     Page,
     StartTopic,
-    StreamPage,
     SubscribersChanged,
     WentLive,
 )

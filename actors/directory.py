@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 from thespian.actors import ActorExitRequest, ActorSystemFailure, ChildActorExited, DeadEnvelope
 
+from actors.ports import Position, Publish
 from actors.protocol import (
     Census,
     Compared,
@@ -30,8 +31,6 @@ from actors.protocol import (
     Idle,
     Leave,
     Locate,
-    Position,
-    Publish,
     Refused,
     Retire,
     ShrinkHot,

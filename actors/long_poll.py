@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from actors.protocol import Sink
+from actors.ports import Sink
 from actors.subscription import Stage, Subscription
 
 

@@ -25,8 +25,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from actors.ports import Position, StreamPage
 from actors.proof import unbroken
-from actors.protocol import Position, StreamPage
 from actors.stream import BEGINNING, Batch, HotBuffer, HotLimits, Message, MessageId, PageCache
 
 FILL_MESSAGES = 1000

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from actors.protocol import Publish
+from actors.ports import Publish
 
 Waiting = tuple[Publish, Any]
 """A publish and the address of whoever waits for its answer."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
-from actors.protocol import Notice, StreamPage
+from actors.ports import Notice, StreamPage
 from actors.stream import Batch, MessageId
 
 

@@ -6,7 +6,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
-from actors.protocol import Fetch, Notice
+from actors.ports import Notice
+from actors.protocol import Fetch
 from actors.stream import MessageId
 
 PageKey = tuple[MessageId, int]

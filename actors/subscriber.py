@@ -20,6 +20,7 @@ from thespian.actors import ActorExitRequest
 
 from actors.acknowledgements import AckBatch, Acknowledgements
 from actors.long_poll import LongPoll
+from actors.ports import Notice, StoreError
 from actors.protocol import (
     Acknowledge,
     Delivered,
@@ -31,11 +32,9 @@ from actors.protocol import (
     Leave,
     Locate,
     Located,
-    Notice,
     Page,
     Start,
     StartSubscriber,
-    StoreError,
     Subscribe,
     Unsubscribe,
     WentLive,

@@ -23,8 +23,8 @@ from thespian.actors import ActorExitRequest
 from actors.appender import Appender, Appending
 from actors.audience import Audience, PageRead
 from actors.memory import FILL_MESSAGES, Run, Standing, TopicMemory
+from actors.ports import Appended, Position, Publish, StoreError, StreamPage
 from actors.protocol import (
-    Appended,
     Compared,
     DeleteTopic,
     Fed,
@@ -36,14 +36,10 @@ from actors.protocol import (
     Idle,
     Leave,
     Locate,
-    Position,
-    Publish,
     Refused,
     Retire,
     ShrinkHot,
     StartTopic,
-    StoreError,
-    StreamPage,
     Tick,
     TopicDeleted,
 )

@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from actors.protocol import (
+from actors.counters import Counters
+from actors.ports import (
     Appended,
     Archive,
-    Counters,
     Description,
     HistoryPage,
     Position,

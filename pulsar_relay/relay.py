@@ -14,40 +14,32 @@ from typing import Any, TypeVar, cast
 from thespian.actors import ActorSystem
 
 from actors.archive import ArchiveActor
+from actors.counters import Counters
 from actors.directory import DirectoryActor
+from actors.ports import Archive, Dedupe, Description, Draft, HistoryPage, Publish, Sink, Store, WallClock
 from actors.protocol import (
     Acknowledge,
-    Archive,
     Census,
     CompareNow,
-    Counters,
     CountTopics,
-    Dedupe,
     DeleteTopic,
     Describe,
-    Description,
     Disconnect,
-    Draft,
     Drained,
     Expire,
     Fed,
-    HistoryPage,
     ListTopics,
-    Publish,
     Published,
     ReadHistory,
     Refused,
-    Sink,
     StartArchive,
     StartDirectory,
     StartSubscriber,
-    Store,
     Subscribe,
     TakeCensus,
     TopicDeleted,
     TopicLimits,
     Unsubscribe,
-    WallClock,
 )
 from actors.runtime import AskFailed, AsyncioSystemBase
 from actors.stream import MessageId

@@ -24,7 +24,8 @@ from typing import Any
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
-from actors.protocol import StoreError, TopicLimits
+from actors.ports import StoreError
+from actors.protocol import TopicLimits
 from actors.stream import HotLimits
 from pulsar_relay import apidoc, wire
 from pulsar_relay.frames import FrameReader

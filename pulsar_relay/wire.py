@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from actors.protocol import Notice
+from actors.ports import Notice
 from actors.stream import Message, MessageId
 
 _TEXT_FRAME = 0x81

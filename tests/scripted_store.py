@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from actors.protocol import Appended, Draft, Fed, Position, Publish, StreamPage
+from actors.ports import Appended, Draft, Position, Publish, StreamPage
+from actors.protocol import Fed
 from actors.stream import BEGINNING, Batch, Message, MessageId
 
 START_MS = 1_700_000_000_000

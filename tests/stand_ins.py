@@ -19,14 +19,9 @@ from typing import Any, TypeVar
 
 from thespian.actors import ActorExitRequest, ChildActorExited, DeadEnvelope
 
-from actors.protocol import (
-    Counters,
-    Notice,
-    StartSubscriber,
-    StartTopic,
-    StoreError,
-    TopicLimits,
-)
+from actors.counters import Counters
+from actors.ports import Notice, StoreError
+from actors.protocol import StartSubscriber, StartTopic, TopicLimits
 from actors.runtime import LoopActor, Performed, PerformFailed
 from actors.stream import Batch, HotLimits, Message, MessageId
 from actors.subscriber import SubscriberActor

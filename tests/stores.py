@@ -13,7 +13,8 @@ from typing import Any, ParamSpec
 
 import uvloop
 
-from actors.protocol import Appended, Dedupe, Draft, Fed, Publish, StoreError
+from actors.ports import Appended, Dedupe, Draft, Publish, StoreError
+from actors.protocol import Fed
 from actors.stream import BEGINNING, Message, MessageId
 from pulsar_relay.settings import StorageSettings, ValkeySettings
 from pulsar_relay.store.client import Client, make_client

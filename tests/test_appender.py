@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from actors.protocol import Counters, Dedupe, Draft, Publish, Published, Refused
+from actors.counters import Counters
+from actors.ports import Dedupe, Draft, Publish
+from actors.protocol import Published, Refused
 from actors.stream import BEGINNING
 from tests.scripted_store import ModelStream, ScriptedStore, id_texts
 from tests.stand_ins import Outsider, StandInRef, StandInSystem, start_topic

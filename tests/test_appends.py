@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import valkey as valkey_client
 
-from actors.protocol import Draft, Publish, StoreError
+from actors.ports import Draft, Publish, StoreError
 from actors.stream import BEGINNING, MessageId
 from pulsar_relay.store import schema
 from tests.proxies import Proxy

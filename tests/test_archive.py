@@ -7,15 +7,8 @@ from typing import Any
 import pytest
 
 from actors.archive import ArchiveActor
-from actors.protocol import (
-    CountTopics,
-    Describe,
-    HistoryPage,
-    ListTopics,
-    ReadHistory,
-    Refused,
-    StartArchive,
-)
+from actors.ports import HistoryPage
+from actors.protocol import CountTopics, Describe, ListTopics, ReadHistory, Refused, StartArchive
 from tests.scripted_store import Call, nth
 from tests.stand_ins import Outsider, StandInRef, StandInSystem
 

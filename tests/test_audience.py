@@ -7,19 +7,17 @@ from typing import Any
 import pytest
 
 from actors.audience import RELEASED_AT_ONCE
+from actors.counters import Counters
+from actors.ports import Draft, Notice, Publish
 from actors.protocol import (
-    Counters,
     Delivered,
-    Draft,
     Evicted,
     Fetch,
     FetchFailed,
     Leave,
     Locate,
     Located,
-    Notice,
     Page,
-    Publish,
     ShrinkHot,
     SubscribersChanged,
     WentLive,

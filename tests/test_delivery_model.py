@@ -1,9 +1,10 @@
-"""Directory, topic and subscribers against a naive model: whatever order things happen in, every subscriber is
-given the stream after its cursor, each message once, in order, and is told of every break.
+"""Directory, topic and subscribers against a naive model: whatever order things happen in, every subscriber
+is given the stream after its cursor, each message once, in order, and is told of every break.
 
 What happens at random: publishes here and on another worker, feed messages that are lost, doubled or late,
-store calls that end in any order or fail before or after they took effect, connections that are slow, come back
-or leave, topics that fail, memory that is taken away, a stream that is trimmed, a store that loses its newest.
+store calls that end in any order or fail before or after they took effect, connections that are slow, come
+back or leave, topics that fail, memory that is taken away, a stream that is trimmed, a store that loses its
+newest.
 """
 
 from __future__ import annotations
@@ -17,14 +18,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from thespian.actors import ActorExitRequest
 
+from actors.counters import Counters
 from actors.directory import DirectoryActor
+from actors.ports import Draft, Publish
 from actors.protocol import (
     CompareNow,
-    Counters,
     Disconnect,
-    Draft,
     Drained,
-    Publish,
     Published,
     Refused,
     ShrinkHot,
@@ -88,7 +88,9 @@ class DeliveryModel(RuleBasedStateMachine):
         self.published = 0
         self.opened = 0
 
-    @initialize(hot=st.integers(0, 12), batch=st.integers(1, 5), page_bytes=st.sampled_from([1, 2000, 1 << 20]))
+    @initialize(
+        hot=st.integers(0, 12), batch=st.integers(1, 5), page_bytes=st.sampled_from([1, 2000, 1 << 20])
+    )
     def start(self, hot: int, batch: int, page_bytes: int) -> None:
         limits = make_limits(
             hot=HotLimits(hot, 1 << 20, 3_600_000), batch_max_messages=batch, page_max_bytes=page_bytes
@@ -195,7 +197,10 @@ class DeliveryModel(RuleBasedStateMachine):
         announced = self.stream.announced
         worker, fed = announced[self.heard]
         if how == "late" and self.heard + 1 < len(announced):
-            announced[self.heard], announced[self.heard + 1] = announced[self.heard + 1], announced[self.heard]
+            announced[self.heard], announced[self.heard + 1] = (
+                announced[self.heard + 1],
+                announced[self.heard],
+            )
             worker, fed = announced[self.heard]
         self.heard += 1
         if worker == self.store.worker or how == "lost" or "t" not in self.store.followed:
@@ -286,7 +291,9 @@ class DeliveryModel(RuleBasedStateMachine):
                 is_told = True
             elif entry[0] == "messages":
                 for message_id in map(MessageId.parse, entry[1]):
-                    message = next(m for b in connection.sink.batches for m in b.messages if m.id == message_id)
+                    message = next(
+                        m for b in connection.sink.batches for m in b.messages if m.id == message_id
+                    )
                     assert is_told or message.prev == last, (message.prev, last, connection.sink.log)
                     last, is_told = message_id, False
         if self.is_whole:

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from thespian.actors import ActorExitRequest, ActorSystemFailure, DeadEnvelope
 
+from actors.counters import Counters
 from actors.directory import HEADROOM, DirectoryActor
+from actors.ports import Draft, Publish
 from actors.protocol import (
     Census,
     CompareNow,
-    Counters,
     DeleteTopic,
-    Draft,
     Fetch,
     FetchFailed,
     HotSize,
@@ -21,7 +21,6 @@ from actors.protocol import (
     Leave,
     Locate,
     Located,
-    Publish,
     Published,
     Refused,
     StartDirectory,

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import valkey as valkey_client
 
-from actors.protocol import Draft, Fed, Publish, StoreError
+from actors.ports import Draft, Publish, StoreError
+from actors.protocol import Fed
 from actors.stream import BEGINNING, Message, MessageId
 from pulsar_relay.settings import ValkeySettings
 from pulsar_relay.store import schema

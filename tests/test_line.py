@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from actors.protocol import StoreError
+from actors.ports import StoreError
 from pulsar_relay.settings import ValkeySettings
 from pulsar_relay.store.line import Line, Lines
 from pulsar_relay.store.link import Endpoint

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from actors.protocol import StoreError
+from actors.ports import StoreError
 from pulsar_relay.settings import ValkeySettings
 from pulsar_relay.store.link import Endpoint, Link, pack
 from tests.certificates import AUTHORITY, SERVER_CERTIFICATE, SERVER_KEY

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from actors.memory import FILL_MESSAGES, HELD_MAX_BYTES, Run, Standing, TopicMemory
-from actors.protocol import Draft, Fed, Position, Publish, StreamPage
+from actors.ports import Draft, Position, Publish, StreamPage
+from actors.protocol import Fed
 from actors.stream import BEGINNING, Batch, HotLimits, Message, MessageId
 from tests.scripted_store import START_MS, ModelStream, id_texts, make_messages, nth
 

@@ -9,7 +9,7 @@ import valkey as valkey_client
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.protocol import Draft, Publish, StreamPage
+from actors.ports import Draft, Publish, StreamPage
 from actors.stream import BEGINNING, MessageId
 from pulsar_relay.store import schema
 from tests.stores import OpenStore, in_loop, open_store, publish

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.pending import PendingPublishes
-from actors.protocol import Draft, Publish
+from actors.ports import Draft, Publish
 
 
 def publish_of(count: int, size: int = 1) -> Publish:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from actors.protocol import StoreError
+from actors.ports import StoreError
 from pulsar_relay.store.probe import STALE_SECONDS, Probe, ProbeReport
 from tests.stores import in_loop, open_store, until
 from tests.valkeys import RealValkey

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from actors.ports import Notice
 from actors.proof import judge, unbroken
-from actors.protocol import Notice
 from actors.stream import BEGINNING, MessageId
 from tests.scripted_store import START_MS, ModelStream, id_texts, nth
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import uvloop
 
-from actors.protocol import Census, Dedupe, Description, Draft, HistoryPage, Published
+from actors.ports import Dedupe, Description, Draft, HistoryPage
+from actors.protocol import Census, Published
 from pulsar_relay.errors import RelayError
 from pulsar_relay.relay import Relay
 from pulsar_relay.server import topic_limits

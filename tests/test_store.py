@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import valkey as valkey_client
 
-from actors.protocol import Position
+from actors.ports import Position
 from actors.stream import BEGINNING, MessageId
 from pulsar_relay.store import schema
 from tests.stores import code_of, in_loop, open_store, until_code

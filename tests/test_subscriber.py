@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from thespian.actors import ActorExitRequest
 
+from actors.counters import Counters
+from actors.ports import Notice
 from actors.protocol import (
-    Counters,
     Delivered,
     Disconnect,
     Drained,
@@ -19,7 +20,6 @@ from actors.protocol import (
     Leave,
     Locate,
     Located,
-    Notice,
     Page,
     Start,
     Subscribe,

@@ -7,14 +7,13 @@ from typing import Any
 import pytest
 from thespian.actors import ActorExitRequest
 
+from actors.counters import Counters
 from actors.memory import FILL_MESSAGES, TopicMemory
+from actors.ports import Appended, Draft, Position, Publish
 from actors.protocol import (
-    Appended,
     Compared,
-    Counters,
     DeleteTopic,
     Delivered,
-    Draft,
     Evicted,
     Fetch,
     FetchFailed,
@@ -23,8 +22,6 @@ from actors.protocol import (
     Idle,
     Locate,
     Located,
-    Position,
-    Publish,
     Published,
     Refused,
     Retire,

@@ -14,18 +14,15 @@ from typing import Any
 import pytest
 from thespian.actors import ActorExitRequest, ActorSystem
 
+from actors.counters import Counters
 from actors.directory import DirectoryActor
+from actors.ports import Appended, Dedupe, Draft, Publish
 from actors.protocol import (
-    Appended,
     Census,
     CompareNow,
-    Counters,
-    Dedupe,
     DeleteTopic,
     Disconnect,
-    Draft,
     Drained,
-    Publish,
     Published,
     Refused,
     Start,

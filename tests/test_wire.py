@@ -13,7 +13,7 @@ from websockets.extensions import Extension
 from websockets.frames import Opcode
 from websockets.protocol import CLIENT, OPEN, Protocol
 
-from actors.protocol import Notice
+from actors.ports import Notice
 from actors.stream import BEGINNING, Message, MessageId
 from pulsar_relay import answers, wire
 

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from actors.protocol import Appended, Publish, StoreError
+from actors.ports import Appended, Publish, StoreError
 from actors.stream import Message, MessageId
 from pulsar_relay.store import schema
 from pulsar_relay.store.client import Client, Script

@@ -21,7 +21,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from actors.protocol import Fed, StoreError
+from actors.ports import StoreError
+from actors.protocol import Fed
 from actors.stream import Message, MessageId
 from pulsar_relay.store import schema
 from pulsar_relay.store.client import Client

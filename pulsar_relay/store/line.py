@@ -17,7 +17,7 @@ import logging
 from collections import deque
 from typing import Any
 
-from actors.protocol import StoreError
+from actors.ports import StoreError
 from pulsar_relay.store.link import Endpoint, Link, Word, pack
 from pulsar_relay.store.refusals import DeposedError, lost
 

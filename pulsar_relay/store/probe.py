@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from actors.protocol import StoreError
+from actors.ports import StoreError
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from valkey.exceptions import (
     ResponseError,
 )
 
-from actors.protocol import StoreError
+from actors.ports import StoreError
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from actors.protocol import StoreError
+from actors.ports import StoreError
 from pulsar_relay.store import schema
 from pulsar_relay.store.client import Client, Script
 

@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 
-from actors.protocol import Appended, Description, HistoryPage, Position, Publish, StreamPage
+from actors.ports import Appended, Description, HistoryPage, Position, Publish, StreamPage
 from actors.stream import BEGINNING, NEVER_MS, Batch, MessageId
 from pulsar_relay.settings import StorageSettings
 from pulsar_relay.store import schema

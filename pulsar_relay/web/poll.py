@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 
-from actors.protocol import Expire, Notice, Subscribe
+from actors.ports import Notice
+from actors.protocol import Expire, Subscribe
 from actors.stream import Batch, Message, MessageId
 from pulsar_relay import wire
 from pulsar_relay.errors import RelayError

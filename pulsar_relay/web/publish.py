@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from actors.protocol import Dedupe, Draft, Published, WallClock
+from actors.ports import Dedupe, Draft, WallClock
+from actors.protocol import Published
 from actors.stream import MessageId, timestamp_text
 from pulsar_relay.errors import RelayError
 from pulsar_relay.message_reader import ItemError, PublishRequest

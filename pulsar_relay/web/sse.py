@@ -12,7 +12,8 @@ from typing import Any
 from tornado.http1connection import HTTP1Connection
 from tornado.iostream import IOStream, StreamClosedError
 
-from actors.protocol import Drained, Notice, Subscribe
+from actors.ports import Notice
+from actors.protocol import Drained, Subscribe
 from actors.stream import Batch, MessageId
 from pulsar_relay import wire
 from pulsar_relay.cursors import encode_positions

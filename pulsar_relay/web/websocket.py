@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 from tornado.websocket import WebSocketHandler, WebSocketProtocol
 
-from actors.protocol import Acknowledge, Drained, Notice, Subscribe, Unsubscribe
+from actors.ports import Notice
+from actors.protocol import Acknowledge, Drained, Subscribe, Unsubscribe
 from actors.stream import Batch, MessageId
 from pulsar_relay import frames, wire
 from pulsar_relay.errors import ERRORS, RelayError

@@ -1,0 +1,233 @@
+"""The ports: behind them stands the outside world, what takes time and what leaves.
+
+Actors know the outside by these promises and nothing else. With them stand the values that pass through:
+what is appended, what is read, where a stream stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from actors.stream import Batch, Message, MessageId
+
+WallClock = Callable[[], int]
+"""Unix time in milliseconds. Injected, so that tests move it."""
+
+
+# What is appended
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a publisher gave for one message. `payload` and `metadata` are validated JSON texts, never
+    parsed again."""
+
+    payload: bytes
+    metadata: bytes | None = None
+    expires_at_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dedupe:
+    """Names one logical publish: the same `key` within a topic appends once. `digest` tells whether the
+    body is the same too."""
+
+    key: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Append these drafts in this order, all in one step. Answered by `Published` or `Refused`."""
+
+    topic: str
+    drafts: tuple[Draft, ...]
+    dedupe: Dedupe | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        return sum([len(draft.payload) + len(draft.metadata or b"") + 64 for draft in self.drafts])
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """Outcome of one append. `messages` are the new ones, ascending, following `prev`; `outcomes` answer
+    each publish in order: its ids and whether they are an earlier attempt's, or None where the key was
+    used before with another body."""
+
+    prev: MessageId
+    epoch: str
+    messages: Sequence[Message]
+    outcomes: Sequence[tuple[tuple[str, ...], bool] | None]
+
+
+# What is read
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a topic's stream stands. `newest` is its last id ever given, also when the stream is empty;
+    epoch "" = never existed."""
+
+    epoch: str
+    newest: MessageId
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPage:
+    """What a read found strictly after its cursor, and what is needed to judge whether the cursor belongs
+    to the stream."""
+
+    position: Position
+    batch: Batch
+    has_more: bool
+    first_id: MessageId | None
+    """Id of the first entry after the cursor; None if there is none."""
+    first_prev: MessageId | None
+    """Predecessor named by the first entry after the cursor; None if there is no such entry."""
+    knows_cursor: bool
+    """Whether the stream still holds an entry with the cursor's id."""
+    oldest_prev: MessageId | None
+    """Predecessor named by the oldest entry; None if the stream is empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Tells a subscriber, before the next message, that its position could not be continued without a break.
+
+    `gap`: messages after the cursor are gone from the stream (`lost` of them, None if unknown). `reset`: the
+    cursor is not part of this stream's history. `first_available` is the first id it can still be given, None
+    while the stream has none.
+    """
+
+    kind: str
+    topic: str
+    reason: str
+    lost: int | None = None
+    first_available: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPage:
+    """Messages in the direction asked. Expired ones are left out, so a page can be short, even empty, with
+    more behind it; `end` is where the next one goes on, None if there was nothing."""
+
+    messages: Sequence[Message]
+    has_more: bool
+    end: MessageId | None
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """`length` counts entries, expired ones that are not yet trimmed included."""
+
+    topic: str
+    length: int
+    oldest: str | None
+    newest: str | None
+    epoch: str
+
+
+# The ports
+
+
+class StoreError(Exception):
+    """The store did not do what was asked. `code` is a row of the error table. What was asked may still
+    happen if `is_outcome_unknown`."""
+
+    def __init__(self, code: str, detail: str = "", *, is_outcome_unknown: bool = False) -> None:
+        super().__init__(detail or code)
+        self.code = code
+        self.detail = detail
+        self.is_outcome_unknown = is_outcome_unknown
+
+
+class Store(Protocol):
+    """The durable streams. Every method returns at once; the awaitable ends within the store's own deadline
+    or raises StoreError.
+
+    A topic's ids only ever go up, whatever happens to the store's clock or data, as long as callers pass the
+    floor they know.
+    """
+
+    def append(self, topic: str, publishes: Sequence[Publish], floor: MessageId) -> Awaitable[Appended]:
+        """Append all drafts in one atomic step, in order, above `floor`, and announce them on the feed. A
+        repeated attempt after an unknown outcome does not append twice (the store repeats by itself within
+        its deadline)."""
+
+    def read(self, topic: str, after: MessageId, max_messages: int, max_bytes: int) -> Awaitable[StreamPage]:
+        """One page strictly after `after`, ascending; at least one entry if there is any, else bounded by
+        count and bytes."""
+
+    def follow(self, topic: str) -> Awaitable[Position]:
+        """Be told of other workers' appends from now on; the position is read after that took effect."""
+
+    def unfollow(self, topic: str) -> None:
+        """Stop following. Announcements on their way may still arrive."""
+
+    def position(self, topic: str) -> Awaitable[Position]: ...
+
+    def positions(self, topics: Sequence[str]) -> Awaitable[Sequence[Position]]:
+        """The positions of many topics in one round trip."""
+
+    def trim(self, topic: str, before_ms: int) -> Awaitable[int]:
+        """Remove entries older than `before_ms` (Unix time), but never the newest; returns how many went,
+        about."""
+
+    def delete(self, topic: str) -> Awaitable[Position | None]:
+        """Delete the stream; its ids are never given again. None if there was no such topic."""
+
+    def acknowledge(self, client_id: str, cursors: Mapping[str, MessageId]) -> Awaitable[None]:
+        """Move a named client's acknowledged cursors forward; one that lies behind the stored cursor
+        changes nothing."""
+
+    def acknowledged(self, client_id: str, topics: Sequence[str]) -> Awaitable[Mapping[str, MessageId]]:
+        """The named client's acknowledged cursors, for those topics it has one for."""
+
+
+class Archive(Protocol):
+    """The store's answers to questions that change nothing. The same promises as for `Store`."""
+
+    def history(
+        self, topic: str, cursor: MessageId | None, max_messages: int, max_bytes: int, *, descends: bool
+    ) -> Awaitable[HistoryPage]: ...
+
+    def describe(self, topic: str) -> Awaitable[Description | None]: ...
+
+    def topics(self, after: str, limit: int) -> Awaitable[Sequence[str]]: ...
+
+    def topic_count(self) -> Awaitable[int]: ...
+
+
+class Sink(Protocol):
+    """One connection's sending side. Never blocks, never raises: a broken connection swallows what it is
+    given and says `Disconnect`.
+
+    What it is given is written in that order.
+    """
+
+    def subscribed(self, cursors: Mapping[str, MessageId], epochs: Mapping[str, str], ref: object) -> None:
+        """Confirm a subscribe request, before any message of these topics."""
+
+    def unsubscribed(self, topics: Sequence[str], ref: object) -> None: ...
+
+    def deliver(self, batch: Batch) -> bool:
+        """Write a batch. True: the outbox is above its high mark; send nothing more until it says
+        `Drained`."""
+
+    def notify(self, notice: Notice) -> None: ...
+
+    def acknowledged(self, topic: str, message_id: MessageId, ref: object) -> None:
+        """The acknowledgement is stored."""
+
+    def refuse(self, code: str, detail: str, ref: object) -> None:
+        """A request of the client was not carried out; the connection goes on."""
+
+    def complete(self, cursors: Mapping[str, MessageId], has_more: bool, failure: str | None) -> None:
+        """A long-poll is over: answer with what was delivered. `failure`: the error code if some topic
+        could never be read."""
+
+    def fail(self) -> None:
+        """The subscriber's actor failed: close the connection, the client may come back with its cursor."""
