@@ -7,7 +7,6 @@ names the id before it, and a cursor is proved when the first entry after it nam
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
 
 from actors.ports import Notice, StreamPage
 from actors.stream import Batch, MessageId
@@ -17,10 +16,12 @@ def unbroken(page: StreamPage) -> StreamPage:
     """The page up to where a message does not name the one before it. What comes behind the break is another
     page, whose reader is told of it."""
     messages = page.batch.messages
-    for index, (before, message) in enumerate(pairwise(messages), start=1):
-        if message.prev != before.id:
-            return replace(page, batch=Batch(page.batch.topic, messages[:index]), has_more=True)
-    return page
+    named = [message.prev for message in messages[1:]]
+    before = [message.id for message in messages[:-1]]
+    if named == before:
+        return page
+    length = 1 + next(index for index, prev in enumerate(named) if prev != before[index])
+    return replace(page, batch=Batch(page.batch.topic, messages[:length]), has_more=True)
 
 
 def judge(topic: str, cursor: MessageId, epoch: str | None, page: StreamPage) -> Notice | None:
