@@ -219,9 +219,10 @@ async def serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    if embedded is not None:
-        await embedded.start()
     try:
+        # Valkey may have gigabytes to load: who wants the relay to stop need not wait for that.
+        if embedded is not None and not await _is_done_before(stopping, loop.create_task(embedded.start())):
+            return
         await _serve_until(stopping, settings, str(embedded.socket_path) if embedded else None)
     finally:
         if embedded is not None:
@@ -231,19 +232,29 @@ async def serve(settings: Settings) -> None:
 
 async def _serve_until(stopping: asyncio.Event, settings: Settings, unix_socket: str | None) -> None:
     worker = Worker(settings, unix_socket)
-    starting = asyncio.ensure_future(worker.start())
+    try:
+        starting = asyncio.get_running_loop().create_task(worker.start())
+        if await _is_done_before(stopping, starting):
+            _log_ready(settings, starting.result())
+            await stopping.wait()
+        logger.info("relay: stopping")
+    finally:
+        await worker.stop()
+
+
+async def _is_done_before(stopping: asyncio.Event, work: asyncio.Task[Any]) -> bool:
+    """Whether `work` ended before the relay was told to stop; else it is cancelled. Raises what it raised."""
     stop = asyncio.ensure_future(stopping.wait())
     try:
-        await asyncio.wait((starting, stop), return_when=asyncio.FIRST_COMPLETED)
-        if starting.done():
-            ports = starting.result()
-            _log_ready(settings, ports)
-            await stop
-            logger.info("relay: stopping")
+        await asyncio.wait((work, stop), return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            return False
+        work.result()
+        return True
     finally:
-        starting.cancel()
         stop.cancel()
-        await worker.stop()
+        if work.cancel():
+            await asyncio.wait((work,))
 
 
 def embedded_valkey(settings: Settings) -> EmbeddedValkey | None:
