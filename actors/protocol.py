@@ -78,11 +78,12 @@ class Located:
 @dataclass(frozen=True, slots=True)
 class Fetch:
     """Ask for the messages strictly after `cursor`, or, if there is none, to be made live: one decision,
-    taken in one turn.
+    taken in one turn. Answered by `Page`, `WentLive` or `FetchFailed`; not at all after a `Leave`.
 
     `ticket` comes back with the answer; an answer with an older ticket than the last one asked for is stale.
-    `proves`: the cursor comes from outside and must be shown to be part of the stream, else a `Notice` comes
-    with the answer.
+    `proves`: the cursor is a place in the stream, and must be shown to be one, else a `Notice` comes with the
+    answer. False for what is only a place to begin at: the beginning, a time. `epoch`: the history the cursor
+    is from, where the subscriber knows it.
     """
 
     topic: str
@@ -138,8 +139,8 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """Take the subscriber out of the topic's live set. Not answered; what was delivered before it may
-    still arrive."""
+    """Take the subscriber out of the topic's live set, and forget what it asked. Not answered; what was sent
+    before it may still arrive."""
 
     topic: str
     subscriber_id: int
@@ -216,7 +217,8 @@ class Drained:
 
 @dataclass(frozen=True, slots=True)
 class Expire:
-    """A long-poll's time is over: complete with what there is."""
+    """A long-poll's time is over: complete with what there is, as soon as every topic has said what that is
+    or cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
