@@ -80,7 +80,7 @@ class Appender:
         """The batch under way was not appended, or nobody knows."""
         refused = Refused(error.code, error.detail)
         self._refuse(self._pending.finish(), refused)
-        if error.is_outcome_unknown:
+        if error.is_outcome_unknown or error.code == "store_unavailable":
             # The store was away for a whole publish deadline; who waits behind would wait another one for the
             # same answer.
             self._refuse(self._pending.drain(), refused)

@@ -120,11 +120,12 @@ def test_a_refused_append_is_answered_and_the_next_batch_is_tried() -> None:
     assert [type(answer) for answer in answers(second)] == [Published]
 
 
-def test_an_unknown_outcome_is_answered_to_those_behind_it_too() -> None:
+@pytest.mark.parametrize("is_outcome_unknown", [True, False], ids=["unknown", "never sent"])
+def test_a_store_that_was_away_is_told_to_those_behind_too(is_outcome_unknown: bool) -> None:
     bench = Bench()
     first = bench.burst(publish_of(b"1"))
     second = bench.burst(publish_of(b"2"))
-    bench.topic.work("append").fail(is_outcome_unknown=True)
+    bench.topic.work("append").fail("store_unavailable", is_outcome_unknown=is_outcome_unknown)
     bench.system.run()
     assert answers(first) == answers(second) == [Refused("store_unavailable")]
     assert bench.appends() == []
