@@ -53,15 +53,19 @@ LATENCY_BOUNDS_SECONDS = (
 class Latency:
     """A histogram of seconds: one bisection an observation, formatted when scraped."""
 
-    __slots__ = ("_counts", "_sum")
+    __slots__ = ("_counts", "sum_seconds")
 
     def __init__(self) -> None:
         self._counts = [0] * (len(LATENCY_BOUNDS_SECONDS) + 1)
-        self._sum = 0.0
+        self.sum_seconds = 0.0
+
+    @property
+    def count(self) -> int:
+        return sum(self._counts)
 
     def observe(self, seconds: float) -> None:
         self._counts[bisect_left(LATENCY_BOUNDS_SECONDS, seconds)] += 1
-        self._sum += seconds
+        self.sum_seconds += seconds
 
     def family(self, name: str, documentation: str) -> HistogramMetricFamily:
         total = 0
@@ -69,7 +73,7 @@ class Latency:
         for bound, count in zip([*map(str, LATENCY_BOUNDS_SECONDS), "+Inf"], self._counts, strict=True):
             total += count
             buckets.append((bound, total))
-        return HistogramMetricFamily(name, documentation, buckets=buckets, sum_value=self._sum)
+        return HistogramMetricFamily(name, documentation, buckets=buckets, sum_value=self.sum_seconds)
 
 
 class WorkerMetrics:

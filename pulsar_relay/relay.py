@@ -6,6 +6,7 @@ and no subscription itself, only who is connected by which transport.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections import Counter
 from collections.abc import Sequence
@@ -29,6 +30,8 @@ from actors.protocol import (
     Expire,
     Fed,
     ListTopics,
+    Locate,
+    Located,
     Published,
     ReadHistory,
     Refused,
@@ -159,6 +162,15 @@ class Relay:
         self.base.tell(address, start)
         self.connections[transport] += 1
         return Subscriber(self.base, address, lambda: self.connections.subtract((transport,)))
+
+    async def newest(self, topics: Sequence[str]) -> dict[str, MessageId]:
+        """Where each topic ends now; without those that cannot be found out at the moment.
+
+        Whoever subscribes after these ids misses nothing that is published after the call returned.
+        """
+        asked = [self.base.ask_soon(self._directory, Locate(topic, ticket=0)) for topic in topics]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        return {answer.topic: answer.newest for answer in answers if isinstance(answer, Located)}
 
     async def history(
         self, topic: str, cursor: MessageId | None, max_messages: int, *, descends: bool

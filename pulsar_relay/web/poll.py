@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from operator import attrgetter
 
 from actors.ports import Notice
-from actors.protocol import Expire, Subscribe
+from actors.protocol import Expire, Start, Subscribe, Wanted
 from actors.stream import Batch, Message, MessageId
 from pulsar_relay import wire
 from pulsar_relay.errors import RelayError
@@ -116,31 +117,59 @@ class PollHandler(ApiHandler):
 
     async def poll(self, request: PollRequest) -> None:
         """Wait for messages, and answer."""
-        sink = self.sink
+        if not self.relay.is_accepting:
+            raise RelayError("shutting_down")
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + request.timeout_seconds
         cookie = self.get_cookie(self.cursor_cookie.name)
         known = self.cursor_cookie.read(cookie, request.topics) if cookie else {}
+        wanted = await self._placed(beginnings(request.topics, request.since, known), deadline)
+        await self._wait(request, wanted, deadline)
+        if not request.since:
+            updated = self.cursor_cookie.update(cookie, self.sink.cursors)
+            self.set_cookie(self.cursor_cookie.name, updated, httponly=True, samesite="Lax")
+        sink = self.sink
+        # Topics are interleaved by time, which is kinder than one after the other; within one ids ascend
+        # anyway.
+        messages = sorted(sink.messages, key=attrgetter("id"))
+        self.answer(wire.poll_answer(messages, sink.cursors, sink.has_more, sink.notices))
+
+    async def _placed(self, wanted: tuple[Wanted, ...], deadline: float) -> tuple[Wanted, ...]:
+        """`wanted` with ids in place of now, as far as they can be had.
+
+        From here on a message cannot be missed, so that who sees this poll in the statistics may publish
+        for it.
+        """
+        topics = [one.topic for one in wanted if one.start is Start.LATEST]
+        if not topics:
+            return wanted
+        newest: Mapping[str, MessageId] = {}
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                newest = await self.relay.newest(topics)
+        return tuple(
+            Wanted(one.topic, newest[one.topic], proves=False)
+            if one.start is Start.LATEST and one.topic in newest
+            else one
+            for one in wanted
+        )
+
+    async def _wait(self, request: PollRequest, wanted: tuple[Wanted, ...], deadline: float) -> None:
+        """Until there are messages, or the deadline has come, or the client is gone."""
         subscriber = self.subscriber = self.relay.open_subscriber(
-            sink, "poll", completes=True, max_messages=request.limit
+            self.sink, "poll", completes=True, max_messages=request.limit
         )
         self.waiters.enter(request.topics)
         self.connections.add(self)
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(request.timeout_seconds, subscriber.tell, Expire())
-        subscriber.tell(Subscribe(beginnings(request.topics, request.since, known)))
+        timer = asyncio.get_running_loop().call_at(deadline, subscriber.tell, Expire())
+        subscriber.tell(Subscribe(wanted))
         try:
-            await sink.done
+            await self.sink.done
         finally:
             timer.cancel()
             self.waiters.leave(request.topics)
             self.connections.discard(self)
             subscriber.disconnect()
-        if not request.since:
-            updated = self.cursor_cookie.update(cookie, sink.cursors)
-            self.set_cookie(self.cursor_cookie.name, updated, httponly=True, samesite="Lax")
-        # Topics are interleaved by time, which is kinder than one after the other; within one ids ascend
-        # anyway.
-        messages = sorted(sink.messages, key=attrgetter("id"))
-        self.answer(wire.poll_answer(messages, sink.cursors, sink.has_more, sink.notices))
 
     def on_connection_close(self) -> None:
         self.sink.abandon()

@@ -41,7 +41,7 @@ class Publisher:
         """
         started = time.perf_counter()
         drafts = [self._draft(request) for request in requests]
-        dedupe = None if key is None else Dedupe(f"{SCOPE}:{key}", _digest(requests))
+        dedupe = None if key is None else Dedupe(f"{SCOPE}:{key}", digest_of(requests))
         published = await self._relay.publish(topic, drafts, dedupe)
         self._latency.observe(time.perf_counter() - started)
         return published
@@ -51,7 +51,7 @@ class Publisher:
         return Draft(request.payload, request.metadata, expires_at_ms)
 
 
-def _digest(requests: Iterable[PublishRequest]) -> str:
+def digest_of(requests: Iterable[PublishRequest]) -> str:
     """Tells two bodies under one key apart. Over the values' exact bytes: a client repeats what it sent, it
     does not rewrite it.
     """
