@@ -172,7 +172,7 @@ class TopicMemory:
         """The feed is followed, and then the stream stood at `position`."""
         self.floor = max(self.floor, position.newest)
         distance = position.newest.number - self.newest.number
-        if position.epoch == self.epoch and position.newest >= self.newest and 0 <= distance <= FILL_MESSAGES:
+        if position.epoch == self.epoch and 0 <= distance <= FILL_MESSAGES:
             self.is_behind = position.newest != self.newest
         else:
             self._forget(position.newest, position.epoch)

@@ -137,7 +137,7 @@ class SubscriberActor(LoopActor):
 
     def _confirm_if_located(self, request: SubscribeRequest) -> None:
         """Once every topic has its place: say so before the first message, then read."""
-        if self._poll is not None or not request.is_located:
+        if not request.is_located:
             return
         subscriptions = request.subscriptions.values()
         cursors = {subscription.topic: subscription.cursor for subscription in subscriptions}
@@ -359,7 +359,6 @@ class SubscriberActor(LoopActor):
     def on_disconnect(self, _disconnect: Disconnect | ActorExitRequest | None = None) -> None:
         for subscription in self._subscriptions.all():
             self._leave(subscription)
-        self._subscriptions.clear()
         if self._is_paused:
             self._is_paused = False
             self._counters.lagging_subscribers -= 1

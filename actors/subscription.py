@@ -157,10 +157,6 @@ class Subscriptions:
         del self._by_topic[subscription.topic]
         self.enter(subscription, Stage.OVER)
 
-    def clear(self) -> None:
-        self._by_topic.clear()
-        self._parked.clear()
-
     def ask(self, subscription: Subscription) -> int:
         """A new ticket: answers to earlier questions are not for it any more."""
         self._last_ticket = subscription.ticket = self._last_ticket + 1

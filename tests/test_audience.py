@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from thespian.actors import ActorExitRequest
 
 from actors.audience import RELEASED_AT_ONCE
 from actors.counters import Counters
@@ -170,6 +171,17 @@ def test_an_old_message_and_a_live_one_meet_without_gap_or_double() -> None:
     assert id_texts(found.batch.messages) == texts(6)
     bench.fetch(subscriber, found.batch.last)
     assert went_live(subscriber).cursor == nth(6)
+
+
+def test_who_was_answered_is_not_answered_again_when_the_topic_ends() -> None:
+    bench, reading, living = Bench(), Outsider(), Outsider()
+    bench.follow()
+    bench.fetch(reading, nth(2), subscriber_id=1)
+    bench.fetch(living, nth(5), subscriber_id=2)
+    bench.system.settle()
+    bench.topic.tell(ActorExitRequest())
+    assert [type(answer) for answer in reading.received] == [Page]
+    assert [type(answer) for answer in living.received] == [WentLive, Evicted]
 
 
 def test_subscribers_with_the_same_cursor_share_one_read_and_one_batch() -> None:

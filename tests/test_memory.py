@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -117,6 +119,21 @@ def test_an_announcement_of_what_is_known_needs_no_read() -> None:
     assert memory.is_in_step
 
 
+def test_an_announcement_of_what_is_known_in_part_is_read() -> None:
+    memory = following(3)
+    assert not memory.absorb(Run(nth(2), (), nth(5), "e"))
+    assert memory.is_behind
+
+
+def test_what_was_held_in_a_row_needs_no_other_read() -> None:
+    memory = following(1)
+    memory.absorb(run_of(3, 3))
+    memory.absorb(run_of(4, 4))
+    new = memory.fill(nth(1), page_of(2, 2, newest=4))
+    assert new is not None and id_texts(new) == id_texts(make_messages(2, 4))
+    assert memory.is_in_step
+
+
 def test_an_announcement_that_came_during_a_read_is_not_forgotten() -> None:
     memory = following(1)
     memory.absorb(announced(2))
@@ -146,6 +163,7 @@ def test_entries_that_are_no_messages_are_passed_over() -> None:
     assert memory.fill(nth(1), foreign) == []
     assert memory.is_in_step and memory.newest == nth(3)
     assert memory.page(nth(1), 10) is None
+    assert memory.covers(nth(3), proves=True, epoch=None), "it is where the stream ends"
     assert id_texts(memory.absorb(run_of(4, 4))) == id_texts(make_messages(4, 4))
 
 
@@ -186,6 +204,12 @@ def test_what_came_during_a_read_is_sought_by_one_more() -> None:
     assert memory.is_behind, "the read may have been too early for it"
     memory.fill(nth(1), empty_page(1))
     assert memory.is_in_step
+
+
+def test_a_page_that_nobody_needs_changes_nothing() -> None:
+    memory = following(3)
+    assert memory.fill(nth(3), page_of(4, 4)) == ()
+    assert memory.newest == nth(3)
 
 
 # Other histories
@@ -258,6 +282,36 @@ def test_a_comparison_that_agrees_costs_nothing() -> None:
     assert memory.is_in_step
 
 
+def test_a_comparison_that_differs_in_its_epoch_only_is_looked_into() -> None:
+    memory = following(5)
+    memory.compare(Position("f", nth(5)))
+    assert memory.is_behind
+
+
+@pytest.mark.parametrize("is_joining", [False, True])
+def test_a_comparison_is_for_memory_that_follows(is_joining: bool) -> None:
+    memory = make_memory()
+    if is_joining:
+        memory.join()
+    memory.compare(Position("e", nth(5)))
+    assert not memory.is_behind and memory.floor == nth(5)
+
+
+def test_what_was_held_is_looked_at_also_where_memory_starts_anew() -> None:
+    memory = following(3)
+    memory.absorb(run_of(4, 4, epoch="f"))
+    memory.absorb(run_of(6, 6, epoch="f"))
+    assert memory.fill(nth(3), page_of(4, 5, epoch="f")) is None
+    assert memory.is_in_step and memory.newest == nth(6)
+
+
+def test_a_history_found_by_a_read_has_its_name_from_there() -> None:
+    memory = following(0, epoch="")
+    memory.absorb(announced(1))
+    memory.fill(nth(0), page_of(1, 1))
+    assert memory.epoch == "e"
+
+
 def test_the_first_message_of_a_topic_names_its_history() -> None:
     memory = following(0, epoch="")
     assert id_texts(memory.absorb(run_of(1, 1))) == id_texts(make_messages(1, 1))
@@ -269,6 +323,9 @@ def test_the_floor_is_the_highest_id_ever_heard_of() -> None:
     memory.absorb(run_of(7, 8, epoch="f"))
     memory.fill(nth(3), empty_page(3))
     assert memory.newest == nth(3) and memory.floor == nth(8)
+    memory.doubt()
+    memory.fill(nth(3), page_of(4, 4, newest=9, has_more=True))
+    assert memory.floor == nth(9)
 
 
 def test_a_doubt_during_a_read_has_the_stream_read_again() -> None:
@@ -304,6 +361,36 @@ def test_cold_memory_starts_anew_in_another_history_even_if_ids_go_on() -> None:
     memory.absorb(run_of(1, 2))
     memory.absorb(run_of(3, 3, epoch="f"))
     assert hot_ids(memory) == id_texts(make_messages(3, 3)), "the store may have lost the first two"
+
+
+def test_cold_memory_keeps_nothing_that_it_only_hears_of() -> None:
+    memory = make_memory()
+    memory.absorb(run_of(1, 2))
+    assert not memory.absorb(announced(5))
+    assert hot_ids(memory) == id_texts(make_messages(1, 2)) and memory.newest == nth(2)
+
+
+def test_cold_memory_does_not_go_back() -> None:
+    memory = make_memory()
+    memory.absorb(run_of(1, 4))
+    assert not memory.absorb(run_of(2, 3))
+    assert hot_ids(memory) == id_texts(make_messages(1, 4)) and memory.newest == nth(4)
+
+
+def test_cold_memory_has_no_doubts() -> None:
+    memory = make_memory()
+    memory.doubt()
+    memory.join()
+    memory.joined(Position("e", nth(3)))
+    assert memory.is_in_step
+
+
+def test_joining_where_nothing_is_new_keeps_the_hot_buffer() -> None:
+    memory = make_memory()
+    memory.absorb(run_of(1, 2))
+    memory.join()
+    memory.joined(Position("e", nth(2)))
+    assert memory.is_in_step and hot_ids(memory) == id_texts(make_messages(1, 2))
 
 
 def test_joining_holds_what_comes_until_the_position_is_known() -> None:
@@ -342,6 +429,23 @@ def test_joining_far_behind_starts_afresh() -> None:
     assert memory.is_in_step and not hot_ids(memory)
 
 
+def test_joining_behind_by_one_read_reads() -> None:
+    memory = make_memory()
+    memory.absorb(run_of(1, 2))
+    memory.join()
+    memory.joined(Position("e", nth(2 + FILL_MESSAGES)))
+    assert memory.is_behind and hot_ids(memory)
+
+
+def test_joining_a_stream_that_turns_out_to_be_another_follows_that() -> None:
+    memory = make_memory()
+    memory.absorb(run_of(1, 2))
+    memory.join()
+    memory.joined(Position("e", nth(4)))
+    assert memory.fill(nth(2), page_of(4, 4)) is None
+    assert memory.is_in_step and memory.newest == nth(4)
+
+
 def test_joining_a_stream_that_lost_history_starts_afresh() -> None:
     memory = make_memory()
     memory.absorb(run_of(1, 5))
@@ -365,6 +469,17 @@ def test_leaving_goes_cold_with_what_was_held() -> None:
     memory.leave()
     assert memory.standing is Standing.COLD and not memory.is_behind
     assert hot_ids(memory) == id_texts(make_messages(1, 1))
+
+
+def test_leaving_while_behind_is_behind_no_more() -> None:
+    memory = following(1)
+    memory.absorb(announced(5))
+    memory.doubt()
+    memory.leave()
+    assert not memory.is_behind
+    memory.join()
+    memory.joined(Position("e", nth(1)))
+    assert memory.is_in_step, "nor in doubt"
 
 
 # Serving and giving back
@@ -393,6 +508,9 @@ def test_a_cursor_of_another_history_is_not_covered() -> None:
     memory = following(3)
     assert memory.covers(nth(3), proves=True, epoch="e")
     assert not memory.covers(nth(3), proves=True, epoch="f")
+    memory.doubt()
+    memory.fill(nth(3), empty_page(3, epoch=""))
+    assert memory.covers(nth(3), proves=True, epoch="f"), "deleted: there is no history to disagree with"
 
 
 def test_readers_of_one_page_share_it() -> None:
@@ -412,8 +530,25 @@ def test_shared_pages_are_counted_and_given_back() -> None:
     assert memory.size_bytes > before
     memory.age(0)
     assert memory.size_bytes == before
+
+
+def shrunk(memory: TopicMemory) -> None:
     memory.shrink(0)
-    assert memory.size_bytes == 0 and memory.newest == nth(5)
+    assert memory.newest == nth(5)
+
+
+def rewritten(memory: TopicMemory) -> None:
+    memory.doubt()
+    assert memory.fill(nth(5), page_of(9, 9)) is None
+
+
+@pytest.mark.parametrize("give_back", [shrunk, rewritten, TopicMemory.drop_messages])
+def test_what_is_given_back_is_all_given_back(give_back: Callable[[TopicMemory], None]) -> None:
+    memory = following(0)
+    memory.absorb(run_of(1, 5))
+    memory.page(nth(1), 2)
+    give_back(memory)
+    assert memory.size_bytes == 0
 
 
 def test_deleted_messages_are_served_to_nobody() -> None:

@@ -302,6 +302,31 @@ def test_a_topic_subscribed_again_during_the_recall_keeps_its_newer_place() -> N
     assert bench.fetch().cursor == nth(1)
 
 
+def test_a_client_is_known_from_its_first_request_on() -> None:
+    bench = Bench()
+    bench.store.stored_cursors = {"c": {"a": nth(3)}}
+    bench.subscribe(Wanted("b", nth(1)), client_id="c")
+    bench.subscribe(Wanted("d", nth(1)))
+    bench.subscribe(Wanted("a", Start.ACKED))
+    bench.system.settle()
+    bench.locate()
+    assert bench.sink.entries("subscribed")[-1][0] == {"a": nth(3)}
+
+
+def test_a_pause_is_over_for_the_recall_that_failed_only() -> None:
+    bench = Bench()
+    bench.subscribe(Wanted("a", Start.ACKED), client_id="c")
+    bench.subscriber.work("acknowledged").fail()
+    bench.system.run()
+    (earlier,) = bench.system.timers
+    bench.subscribe(Wanted("a", Start.ACKED))
+    bench.subscriber.work("acknowledged").fail()
+    bench.system.run()
+    earlier.fire()
+    bench.system.run()
+    assert bench.subscriber.works == []
+
+
 def test_an_acknowledged_place_needs_a_client_id() -> None:
     bench = Bench()
     bench.subscribe(Wanted("a", Start.ACKED))

@@ -39,6 +39,12 @@ def test_a_place_in_the_stream_must_be_proved_from_then_on() -> None:
     assert (subscription.cursor, subscription.epoch) == (nth(5), "e")
 
 
+def test_a_place_without_an_epoch_keeps_the_one_the_client_gave() -> None:
+    subscription = subscription_of(Wanted("t", Start.ACKED, "mine"))
+    subscription.place(nth(5))
+    assert subscription.epoch == "mine"
+
+
 def test_no_acknowledged_place_is_the_oldest_message() -> None:
     subscription = subscription_of(Wanted("t", Start.ACKED))
     subscription.place(None)
