@@ -28,6 +28,7 @@ from actors.ports import (
     StreamPage,
 )
 from actors.stream import MessageId
+from pulsar_relay.errors import ERRORS
 from pulsar_relay.relay import Relay
 
 T = TypeVar("T")
@@ -48,6 +49,14 @@ LATENCY_BOUNDS_SECONDS = (
     5.0,
     10.0,
 )
+
+
+OPERATIONS = (
+    *("append", "read", "follow", "position", "positions", "trim", "delete", "acknowledge", "acknowledged"),
+    *("history", "describe", "topics", "topic_count"),
+)
+"""What `MeteredStore` tells apart."""
+STORE_ERRORS = tuple(code for code in ERRORS if code.startswith("store_"))
 
 
 class Latency:
@@ -85,8 +94,9 @@ class WorkerMetrics:
         self.publish_latency = Latency()
         self.delivery_latency = Latency()
         self.valkey_latency = Latency()
-        self.valkey_operations: Counter[str] = Counter()
-        self.valkey_errors: Counter[str] = Counter()
+        # From 0: a series that begins with its first error has no rate that an alert could see.
+        self.valkey_operations = Counter(dict.fromkeys(OPERATIONS, 0))
+        self.valkey_errors = Counter(dict.fromkeys(STORE_ERRORS, 0))
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -188,6 +198,10 @@ class MeteredStore:
             return await awaitable
         except StoreError as error:
             metrics.valkey_errors[error.code] += 1
+            raise
+        except Exception:
+            # A bug of ours; where it goes it is logged.
+            metrics.valkey_errors["internal_error"] += 1
             raise
         finally:
             metrics.valkey_latency.observe(time.perf_counter() - started)

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 from websockets.sync.client import connect
 
-from pulsar_relay.metrics import LATENCY_BOUNDS_SECONDS, Latency
+from actors.ports import Archive, Store, StoreError
+from actors.stream import MessageId
+from pulsar_relay.metrics import (
+    LATENCY_BOUNDS_SECONDS,
+    OPERATIONS,
+    STORE_ERRORS,
+    Latency,
+    MeteredStore,
+    WorkerMetrics,
+)
 from tests.workers import RunningWorker
 
 WAIT_SECONDS = 20
@@ -107,6 +119,72 @@ def test_no_label_takes_its_values_from_clients(relay: RunningWorker, topic: str
     requests.post(f"{relay.url}/api/v1/messages", json=body, timeout=WAIT_SECONDS)
     requests.get(f"{relay.url}/no/such/{topic}", timeout=WAIT_SECONDS)
     assert not [labels for _, labels in _scrape(relay) if any(topic in value for _, value in labels)]
+
+
+def test_every_operation_and_every_error_has_a_series_from_the_start(
+    make_relay: Callable[..., RunningWorker], topic: str
+) -> None:
+    relay = make_relay()
+    samples = _scrape(relay)
+    assert {
+        ("relay_valkey_operations_total", (("operation", name),)) for name in OPERATIONS
+    } <= samples.keys()
+    assert {("relay_valkey_errors_total", (("code", code),)) for code in STORE_ERRORS} <= samples.keys()
+    assert sum(value for (name, _), value in samples.items() if name == "relay_valkey_errors_total") == 0
+
+
+def test_an_operation_is_any_of_those_that_the_store_has(topic: str) -> None:
+    ports = [*vars(Store), *vars(Archive)]
+    assert set(OPERATIONS) == {name for name in ports if not name.startswith("_")} - {"unfollow"}
+    assert {name for name in ports if not name.startswith("_")} <= {*vars(MeteredStore)}
+
+
+def test_operations_that_fail_are_counted_by_what_failed(topic: str) -> None:
+    class FailingStore:
+        async def read(self, *arguments: Any) -> Any:
+            raise StoreError("store_full")
+
+        async def topic_count(self) -> int:
+            raise ZeroDivisionError
+
+    async def scenario() -> WorkerMetrics:
+        metrics = WorkerMetrics()
+        store: Any = FailingStore()
+        metered = MeteredStore(store, store, metrics)
+        with pytest.raises(StoreError):
+            await metered.read(topic, MessageId(0), 1, 1)
+        with pytest.raises(ZeroDivisionError):
+            await metered.topic_count()
+        return metrics
+
+    metrics = asyncio.run(scenario())
+    assert (metrics.valkey_errors["store_full"], metrics.valkey_errors["internal_error"]) == (1, 1)
+    assert (metrics.valkey_operations["read"], metrics.valkey_operations["topic_count"]) == (1, 1)
+    assert metrics.valkey_latency.count == 2
+
+
+def test_polls_and_streams_are_connections_too(make_relay: Callable[..., RunningWorker], topic: str) -> None:
+    relay = make_relay()
+    address = f"{relay.url}/api/v1/stream?topics={topic}"
+    with requests.get(address, stream=True, timeout=WAIT_SECONDS) as stream:
+        assert stream.status_code == 200
+        assert _value(_scrape(relay), "relay_connections", transport="sse") == 1
+        with ThreadPoolExecutor(1) as pool:
+            poll = {"topics": [topic], "timeout": 60}
+            future = pool.submit(requests.post, f"{relay.url}/messages/poll", json=poll, timeout=WAIT_SECONDS)
+            _until(lambda: _value(_scrape(relay), "relay_connections", transport="poll") == 1)
+            body = {"topic": topic, "payload": 1}
+            requests.post(f"{relay.url}/api/v1/messages", json=body, timeout=WAIT_SECONDS)
+            assert future.result(WAIT_SECONDS).status_code == 200
+    _until(lambda: sum(relay.worker.relay.connections.values()) == 0)
+    assert _value(_scrape(relay), "relay_messages_delivered_total") == 2
+
+
+def test_the_text_says_which_version_of_the_format_it_is(relay: RunningWorker) -> None:
+    answer = requests.get(f"{relay.url}/metrics", timeout=WAIT_SECONDS)
+    assert answer.headers["Content-Type"].startswith("text/plain; version=")
+    head = requests.head(f"{relay.url}/metrics", timeout=WAIT_SECONDS)
+    assert (head.status_code, head.content) == (200, b"")
 
 
 def test_a_latency_is_counted_in_its_bucket_and_all_above() -> None:

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import uvloop
 
+from actors.archive import ArchiveActor
 from actors.ports import Dedupe, Description, Draft, HistoryPage
-from actors.protocol import Census, Published
+from actors.protocol import Census, Describe, Published, Start, Subscribe, Wanted
+from actors.stream import Batch, MessageId
 from pulsar_relay.errors import RelayError
 from pulsar_relay.relay import Relay
 from pulsar_relay.server import topic_limits
@@ -19,6 +21,7 @@ from pulsar_relay.settings import Settings, StorageSettings, ValkeySettings
 from pulsar_relay.store.client import make_client
 from pulsar_relay.store.feed import Feed
 from pulsar_relay.store.valkey import ValkeyStore
+from tests.valkeys import RealValkey
 
 Scenario = Callable[[Relay], Awaitable[Any]]
 
@@ -129,3 +132,122 @@ def test_reading_history_opens_no_topic_and_publishing_does(run: Callable[[Scena
 
     before, after = run(scenario)
     assert (before.open_topics, after.open_topics) == (0, 1)
+
+
+class RecordingSink:
+    """Keeps what a subscriber is given."""
+
+    def __init__(self) -> None:
+        self.heard: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
+
+    def subscribed(self, cursors: Any, epochs: Any, ref: object) -> None:
+        self.heard.put_nowait(("subscribed", cursors))
+
+    def deliver(self, batch: Batch) -> bool:
+        self.heard.put_nowait(("deliver", [message.payload for message in batch.messages]))
+        return False
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *arguments: self.heard.put_nowait((name, arguments))
+
+
+def test_a_subscriber_is_there_from_open_to_disconnect_and_leaves_nothing(
+    run: Callable[[Scenario], Any],
+) -> None:
+    async def scenario(relay: Relay) -> None:
+        await relay.publish("t", [Draft(b"1")])
+        actors = len(relay.base.population.cells)
+        sinks = [RecordingSink() for _ in range(100)]
+        subscribers = [relay.open_subscriber(sink, "sse") for sink in sinks]
+        assert relay.connections["sse"] == 100
+        for subscriber in subscribers:
+            subscriber.tell(Subscribe((Wanted("t", Start.LATEST),)))
+        for sink in sinks:
+            assert (await sink.heard.get())[0] == "subscribed"
+        await relay.publish("t", [Draft(b"2")])
+        for sink in sinks:
+            assert await sink.heard.get() == ("deliver", [b"2"])
+        for subscriber in subscribers:
+            subscriber.disconnect()
+            subscriber.disconnect()
+            subscriber.tell(Subscribe((Wanted("t", Start.EARLIEST),)))
+        assert relay.connections["sse"] == 0
+        await relay.publish("t", [Draft(b"3")])
+        assert (await relay.census()).subscribers == {}
+        assert all(sink.heard.empty() for sink in sinks)
+        assert len(relay.base.population.cells) == actors
+        assert relay.counters.messages_delivered == 100
+
+    run(scenario)
+
+
+def test_newest_is_where_a_topic_ends_and_what_follows_it_comes_after(run: Callable[[Scenario], Any]) -> None:
+    async def scenario(relay: Relay) -> None:
+        published = await relay.publish("a", [Draft(b"1"), Draft(b"2")])
+        newest = await relay.newest(["a", "never"])
+        assert {topic: str(place) for topic, place in newest.items()} == {
+            "a": published.ids[-1],
+            "never": "0-0",
+        }
+        after = await relay.publish("a", [Draft(b"3")])
+        assert MessageId.parse(after.ids[0]) > newest["a"]
+        assert await relay.newest([]) == {}
+
+    run(scenario)
+
+
+def test_newest_is_silent_about_what_cannot_be_found_out(make_valkey: Callable[..., RealValkey]) -> None:
+    async def scenario() -> None:
+        server = make_valkey()
+        server.start()
+        client = make_client(ValkeySettings(connect_timeout_seconds=0.2), server.socket_path)
+        server.stop()
+        feed = Feed(client, "test", 0.2)
+        store = ValkeyStore(client, feed, "test", StorageSettings())
+        relay = Relay(
+            store,
+            store,
+            topic_limits(Settings()),
+            lambda: 0,
+            tick_seconds=30.0,
+            compare_seconds=5.0,
+            page_max_messages=100,
+        )
+        relay.start()
+        assert await relay.newest(["a", "b"]) == {}
+        relay.stop()
+        await store.close()
+
+    uvloop.run(asyncio.wait_for(scenario(), 20))
+
+
+def test_who_asks_while_the_relay_stops_is_told_so(run: Callable[[Scenario], Any]) -> None:
+    async def scenario(relay: Relay) -> list[str]:
+        asked = [
+            asyncio.ensure_future(question)
+            for question in (relay.publish("t", [Draft(b"1")]), relay.describe("t"), relay.topics("", 10))
+        ]
+        await asyncio.sleep(0)
+        relay.is_accepting = False
+        relay.stop()
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        return [answer.code for answer in answers if isinstance(answer, RelayError)]
+
+    assert run(scenario) == ["shutting_down"] * 3
+
+
+def test_a_failed_actor_is_an_internal_error_to_who_asked(
+    run: Callable[[Scenario], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: ArchiveActor, message: Any) -> None:
+        raise ZeroDivisionError("a secret")
+
+    async def scenario(relay: Relay) -> RelayError:
+        monkeypatch.setitem(ArchiveActor._questions, Describe, fail)
+        with pytest.raises(RelayError) as refused:
+            await relay.describe("t")
+        return refused.value
+
+    error = run(scenario)
+    assert error.code == "internal_error"
+    assert "secret" not in error.message
