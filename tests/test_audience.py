@@ -344,9 +344,35 @@ def test_a_cursor_ahead_of_the_stream_is_reset_and_goes_live_at_its_end() -> Non
     bench, subscriber = Bench(), Outsider()
     bench.follow()
     bench.fetch(subscriber, nth(9))
-    bench.system.settle()
+    bench.topic.work("read").finish()
+    bench.system.run()
     went = went_live(subscriber)
     assert went.notice == Notice("reset", "t", "ahead_of_stream") and went.cursor == nth(5)
+    assert bench.topic.works == [], "one read has told all"
+
+
+def test_a_break_is_told_also_if_the_stream_had_to_be_read_again() -> None:
+    bench, subscriber = Bench(), Outsider()
+    bench.follow()
+    bench.fetch(subscriber, nth(9))
+    reading = bench.topic.work("read")
+    reading.run()
+    bench.publish(b"6")
+    bench.topic.tell(ShrinkHot(0))
+    reading.finish()
+    bench.system.settle()
+    found = page(subscriber)
+    assert found.notice == Notice("reset", "t", "ahead_of_stream")
+    assert id_texts(found.batch.messages) == texts(6)
+
+
+def test_a_time_that_has_not_come_is_a_place_to_begin_at_now() -> None:
+    bench, subscriber = Bench(), Outsider()
+    bench.follow()
+    bench.fetch(subscriber, MessageId.of(bench.clock() + 1_000_000, 0), proves=False)
+    bench.system.settle()
+    went = went_live(subscriber)
+    assert went.notice is None and went.cursor == nth(5)
 
 
 def test_a_cursor_later_than_the_clock_is_reset_and_reads_from_the_oldest() -> None:

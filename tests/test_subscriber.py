@@ -256,6 +256,13 @@ def test_a_topic_unsubscribed_while_it_fetches_leaves_and_ignores_the_answer() -
     assert not bench.sink.messages and not bench.directory.received
 
 
+def test_who_neither_fetches_nor_is_live_has_nothing_to_leave() -> None:
+    bench = Bench()
+    bench.subscribe(Wanted("a", Start.LATEST))
+    bench.subscriber.tell(Unsubscribe(("a",)))
+    assert not bench.directory.take(Leave)
+
+
 # Acknowledged places
 
 
