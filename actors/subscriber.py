@@ -204,7 +204,7 @@ class SubscriberActor(LoopActor):
         self._take_answer(subscription, went.notice)
         self._subscriptions.enter(subscription, Stage.LIVE)
         subscription.cursor = went.cursor
-        subscription.epoch = went.epoch or None
+        subscription.epoch = went.epoch
         subscription.has_more = False
         self._fetch_parked()
         self._complete_if_over()

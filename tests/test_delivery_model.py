@@ -13,6 +13,7 @@ import logging
 import os
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -25,6 +26,7 @@ from actors.protocol import (
     CompareNow,
     Disconnect,
     Drained,
+    Expire,
     Published,
     Refused,
     ShrinkHot,
@@ -51,8 +53,13 @@ from tests.stand_ins import (
 MORE = int(os.environ.get("TEST_EXAMPLES_SCALE", "1"))
 """Multiplies the examples that are tried."""
 
-logging.getLogger("actors").setLevel(logging.CRITICAL)
 indexes = st.integers(0, 1000)
+
+
+@pytest.fixture(autouse=True)
+def _quiet_actors(caplog: pytest.LogCaptureFixture) -> None:
+    """Actors that fail on purpose, thousands of times, need not be read about."""
+    caplog.set_level(logging.CRITICAL, "actors")
 
 
 class Connection:
@@ -72,6 +79,38 @@ class Connection:
                 return MessageId(entry[1]["t"])
         return None
 
+    @property
+    def epoch(self) -> str | None:
+        """Of the stream, as the client was told when it subscribed."""
+        told = [entry[2]["t"] for entry in self.sink.log if entry[0] == "subscribed" and entry[1]]
+        return told[-1] or None if told else None
+
+
+class Poller:
+    """A client that polls again and again, from where the last answer ended."""
+
+    def __init__(self) -> None:
+        self.cursor: MessageId | None = None
+        self.sink: RecordingSink | None = None
+        self.subscriber: StandInRef | None = None
+        self.log: list[tuple[Any, ...]] = []
+        self.failure: str | None = None
+
+    def take_answer(self) -> None:
+        """What the poll was answered, if it was."""
+        if self.sink is None or not self.sink.entries("completed"):
+            return
+        ((cursors, _has_more, failure),) = self.sink.entries("completed")
+        for entry in self.sink.log:
+            if entry[0] == "messages":
+                self.log.append(("messages", [m for b in self.sink.batches for m in b.messages]))
+            elif entry[0] == "notice":
+                self.log.append(entry)
+        assert failure is None or not self.sink.messages
+        self.cursor = cursors.get("t", self.cursor)
+        self.failure = failure
+        self.sink = None
+
 
 class DeliveryModel(RuleBasedStateMachine):
     def __init__(self) -> None:
@@ -82,6 +121,7 @@ class DeliveryModel(RuleBasedStateMachine):
         self.stream = ModelStream()
         self.store = ScriptedStore(self.stream)
         self.connections: list[Connection] = []
+        self.pollers: list[Poller] = []
         self.publishers: list[Outsider] = []
         self.heard = 0
         self.is_whole = True
@@ -130,9 +170,41 @@ class DeliveryModel(RuleBasedStateMachine):
         self.connections.append(Connection(subscriber, sink))
         self.system.post(subscriber, Subscribe((Wanted("t", start),)), None)
 
+    @rule(which=st.integers(0, 2), limit=st.integers(1, 5))
+    def poll(self, which: int, limit: int) -> None:
+        while len(self.pollers) <= which:
+            self.pollers.append(Poller())
+        poller = self.pollers[which]
+        poller.take_answer()
+        if poller.sink is None:
+            self._begin_poll(poller, limit)
+
+    def _begin_poll(self, poller: Poller, limit: int) -> None:
+        self.opened += 1
+        poller.sink = RecordingSink()
+        poller.subscriber = start_subscriber(
+            self.system,
+            self.directory,
+            self.store,
+            poller.sink,
+            subscriber_id=self.opened,
+            page_max_messages=limit,
+            completes=True,
+            counters=self.counters,
+        )
+        start = Start.EARLIEST if poller.cursor is None else poller.cursor
+        self.system.post(poller.subscriber, Subscribe((Wanted("t", start),)), None)
+
+    @precondition(lambda self: self.pollers)
+    @rule(which=indexes)
+    def end_poll(self, which: int) -> None:
+        poller = self.pollers[which % len(self.pollers)]
+        if poller.sink is not None:
+            self.system.post(poller.subscriber, Expire(), None)
+
     @precondition(lambda self: self.connections)
-    @rule(which=indexes, first_unsubscribes=st.booleans())
-    def subscribe_again(self, which: int, first_unsubscribes: bool) -> None:
+    @rule(which=indexes, first_unsubscribes=st.booleans(), says_epoch=st.booleans())
+    def subscribe_again(self, which: int, first_unsubscribes: bool, says_epoch: bool) -> None:
         """The client goes on where it is, as after a reconnect. It must have heard everything sent so far."""
         self.system.run()
         connection = self._connection(which)
@@ -140,7 +212,8 @@ class DeliveryModel(RuleBasedStateMachine):
             self.system.post(connection.subscriber, Unsubscribe(("t",)), None)
         position = connection.position
         if position is not None:
-            self.system.post(connection.subscriber, Subscribe((Wanted("t", position),)), None)
+            epoch = connection.epoch if says_epoch else None
+            self.system.post(connection.subscriber, Subscribe((Wanted("t", position, epoch),)), None)
         else:
             self.system.post(connection.subscriber, Subscribe((Wanted("t", Start.LATEST),)), None)
 
@@ -262,6 +335,8 @@ class DeliveryModel(RuleBasedStateMachine):
             position = connection.position
             if self.is_whole:
                 assert position == max(self.stream.newest, BEGINNING), (position, self.stream.newest)
+        for poller in self.pollers:
+            self._check_poller(poller)
         self._check_publishers()
         self._check_nobody_is_left_behind()
 
@@ -298,6 +373,32 @@ class DeliveryModel(RuleBasedStateMachine):
                     last, is_told = message_id, False
         if self.is_whole:
             assert self.counters.order_inversions == 0
+
+    def _check_poller(self, poller: Poller) -> None:
+        """It polls to the end; then the same must be true of all it was answered."""
+        is_new = False
+        while True:
+            if poller.sink is None:
+                self._begin_poll(poller, 3)
+                is_new = True
+            self.system.post(poller.subscriber, Expire(), None)
+            self.system.settle()
+            before = len(poller.log)
+            poller.take_answer()
+            assert poller.sink is None, "a poll whose time is over is answered"
+            if is_new and poller.failure is None and len(poller.log) == before:
+                break
+        last, is_told = BEGINNING, True
+        for kind, content in poller.log:
+            if kind == "notice":
+                assert not self.is_whole, content
+                is_told = True
+            else:
+                for message in content:
+                    assert is_told or message.prev == last, (message.prev, last)
+                    last, is_told = message.id, False
+        if self.is_whole:
+            assert poller.cursor == self.stream.newest
 
     def _check_publishers(self) -> None:
         for publisher in self.publishers:

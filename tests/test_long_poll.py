@@ -143,7 +143,7 @@ def test_there_is_more_only_if_there_is_more_behind_the_last_page() -> None:
 
 def test_expired_messages_move_the_cursor_of_a_poll_that_ends_empty() -> None:
     poll = Poll(Wanted("a", nth(3)))
-    poll.empty_page("a", 4)
+    poll.empty_page("a", 4, has_more=True)
     poll.live("a", 4)
     poll.expire()
     assert poll.answer == ({"a": nth(4)}, False, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -356,6 +357,7 @@ def test_pages_are_fetched_one_after_the_other_until_live() -> None:
     bench.deliver(5, 6)
     assert bench.sink.ids == id_texts(make_messages(2, 6))
     assert not bench.fetches() and bench.counters.messages_delivered == 5
+    assert bench.counters.order_inversions == 0
 
 
 def test_messages_that_arrive_at_or_below_the_cursor_are_not_delivered_again() -> None:
@@ -363,8 +365,16 @@ def test_messages_that_arrive_at_or_below_the_cursor_are_not_delivered_again() -
     bench.go_live(newest=5)
     bench.deliver(4, 6)
     bench.deliver(5, 6)
-    assert bench.sink.ids == id_texts(make_messages(6, 6))
-    assert bench.counters.order_inversions == 2
+    bench.deliver(6, 7)
+    assert bench.sink.ids == id_texts(make_messages(6, 7))
+    assert bench.counters.order_inversions == 3
+
+
+def test_what_is_delivered_to_a_live_subscriber_is_not_cut_into_pages() -> None:
+    bench = Bench(page_max_messages=2)
+    bench.go_live()
+    bench.deliver(6, 15)
+    assert bench.sink.ids == id_texts(make_messages(6, 15))
 
 
 def test_an_answer_to_an_earlier_question_is_ignored() -> None:
@@ -417,6 +427,17 @@ def test_a_place_of_another_server_reads_from_the_oldest_and_is_told_so() -> Non
     assert len(bench.sink.notices) == 1 and bench.counters.resets == 1
 
 
+def test_a_place_of_another_server_in_an_empty_topic_is_told_too() -> None:
+    bench = Bench()
+    bench.subscribe(Wanted("a", Start.UNKNOWN), Wanted("b", Start.UNKNOWN))
+    bench.locate()
+    fetches = bench.fetches()
+    bench.went_live(fetches["a"])
+    bench.subscriber.tell(Page("b", fetches["b"].ticket, Batch("b", [], nth(7)), False))
+    reset = Notice("reset", "a", "unknown_cursor")
+    assert bench.sink.notices == [reset, replace(reset, topic="b")]
+
+
 def test_what_was_delivered_once_must_be_proved_ever_after() -> None:
     """Also a place that was only one to begin at: while it waits, retention may pass it."""
     bench = Bench()
@@ -442,6 +463,17 @@ def test_an_evicted_subscription_fetches_from_its_cursor_under_its_epoch() -> No
     bench.subscriber.tell(Evicted("a"))
     fetch = bench.fetch()
     assert (fetch.cursor, fetch.proves, fetch.epoch) == (nth(7), True, "e")
+
+
+def test_the_history_a_subscription_went_live_in_is_the_one_it_is_checked_against() -> None:
+    bench = Bench()
+    bench.subscribe(Wanted("a", nth(5)))
+    bench.locate()
+    fetch = bench.fetch()
+    assert fetch.epoch is None
+    bench.went_live(fetch, epoch="present")
+    bench.subscriber.tell(Evicted("a"))
+    assert bench.fetch().epoch == "present"
 
 
 def test_an_eviction_that_comes_while_it_fetches_changes_nothing() -> None:
