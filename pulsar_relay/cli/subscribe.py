@@ -118,9 +118,10 @@ class _Subscription:
         try:
             await _first_of(self._read(http, follows=follows), _end_of_interest())
         except BrokenPipeError:
-            _silence_standard_output()
+            pass
         finally:
             http.close()
+            _flush_standard_output()
 
     async def _read(self, http: HttpClient, *, follows: bool) -> None:
         reader = Reader(
@@ -192,8 +193,13 @@ async def _end_of_interest() -> None:
             loop.remove_reader(output)
 
 
-def _silence_standard_output() -> None:
-    """Nobody reads it; what Python still wants to write at its end must not fail."""
+def _flush_standard_output() -> None:
+    """Also when a write failed half-way: where nobody reads, what Python writes at its end must not fail."""
+    try:
+        sys.stdout.flush()
+        return
+    except BrokenPipeError:
+        pass
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
