@@ -56,7 +56,7 @@ OPERATIONS = (
     *("history", "describe", "topics", "topic_count"),
 )
 """What `MeteredStore` tells apart."""
-STORE_ERRORS = tuple(code for code in ERRORS if code.startswith("store_"))
+STORE_ERRORS = ("overloaded", *(code for code in ERRORS if code.startswith("store_")))
 
 
 class Latency:

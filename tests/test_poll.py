@@ -432,6 +432,35 @@ def test_a_poll_of_a_topic_that_cannot_be_read_is_503_at_its_time(
     caplog.clear()
 
 
+def test_a_poll_is_answered_soon_after_its_time_although_valkey_hangs(
+    make_relay: MakeRelay,
+    make_valkey: Callable[..., RealValkey],
+    caplog: pytest.LogCaptureFixture,
+    topic: str,
+) -> None:
+    valkey = make_valkey()
+    valkey.start()
+    relay = make_relay(valkey.socket_path, valkey={"command_timeout_seconds": 0.3})
+    publish(relay, topic, 1)
+    newest = poll(relay, topic, since={topic: "0-0"})["cursors"][topic]
+    valkey.pause()
+    try:
+        for body, status in (
+            ({"topics": [topic], "since": {topic: newest}}, 200),
+            ({"topics": [topic, "never-seen"]}, 503),
+            ({"topics": ["never-seen-either"], "since": {"never-seen-either": "1-1"}}, 503),
+        ):
+            started = time.monotonic()
+            json_: dict[str, Any] = {**body, "timeout": 1}
+            answer = requests.post(relay.url + PATH, json=json_, timeout=WAIT_SECONDS)
+            assert (answer.status_code, body) == (status, body)
+            assert time.monotonic() - started < 1 + 4 * TIMEOUT_SCALE
+    finally:
+        valkey.resume()
+    assert waiters(relay) == 0
+    caplog.clear()
+
+
 def test_a_failed_subscriber_is_a_500_and_logged_once(
     make_relay: MakeRelay, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, topic: str
 ) -> None:
