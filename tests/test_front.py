@@ -103,6 +103,15 @@ def test_a_client_that_sends_everything_before_it_reads_gets_the_413(
         assert connection.rest() == b""
 
 
+@pytest.mark.parametrize("length", ["9" * 18, "9" * 19, "9" * 4000, "0" * 100 + "9" * 5])
+def test_a_length_beyond_all_measure_is_413(make_relay: MakeRelay, length: str) -> None:
+    relay = make_relay(server={"max_body_bytes": LIMIT, "body_timeout_seconds": 0.1})
+    with RawConnection(relay.ports.api) as connection:
+        connection.send(request_bytes("POST", PATH, Content_Length=length))
+        assert connection.response().error == "body_too_large"
+        assert connection.rest() == b""
+
+
 def test_a_refused_body_without_end_is_cut_off(small: RunningWorker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(front, "DRAINED_BYTES", 1 << 20)
     block = b"x" * (1 << 16)

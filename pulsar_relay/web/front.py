@@ -235,8 +235,7 @@ class RequestGuard(httputil.HTTPMessageDelegate):
         waits = headers.get("Expect", "").lower() == "100-continue"
         if waits:
             headers["Expect"] = "100-continue"  # the spelling that Tornado knows
-        declared = headers.get("Content-Length", "")
-        if not (declared.isascii() and declared.isdigit() and int(declared) > limits.max_body_bytes):
+        if not _declares_more(headers, limits.max_body_bytes):
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(limits.body_timeout_seconds, self._on_late)
             return True
@@ -272,6 +271,14 @@ class RequestGuard(httputil.HTTPMessageDelegate):
         stream = self._connection.stream
         if not stream.closed():
             stream.write(_bare_response(error))
+
+
+def _declares_more(headers: httputil.HTTPHeaders, max_bytes: int) -> bool:
+    """Whether the body's length is told, and beyond; what is no length Tornado refuses."""
+    declared = headers.get("Content-Length", "").lstrip("0")
+    is_number = declared.isascii() and declared.isdigit()
+    # The length of the number first: Python does not read one of thousands of digits.
+    return is_number and (len(declared) > 18 or int(declared) > max_bytes)
 
 
 def _size(start_line: httputil.RequestStartLine, headers: httputil.HTTPHeaders) -> int:
