@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 from thespian.actors import ActorSystem
@@ -59,7 +59,7 @@ class Subscriber:
 
     __slots__ = ("_address", "_base", "_is_gone", "_on_gone")
 
-    def __init__(self, base: AsyncioSystemBase, address: Any, on_gone: Any) -> None:
+    def __init__(self, base: AsyncioSystemBase, address: Any, on_gone: Callable[[], None]) -> None:
         self._base = base
         self._address = address
         self._on_gone = on_gone
@@ -109,11 +109,14 @@ class Relay:
         self.base = AsyncioSystemBase()
         self._system = ActorSystem(systemBase=self.base, transientUnique=True)
         self._directory = self._system.createActor(DirectoryActor)
-        self._archive = self._system.createActor(ArchiveActor)
         start = StartDirectory(
             self._store, self._limits, self.clock, self.counters, self._tick_seconds, self._compare_seconds
         )
         self.base.tell(self._directory, start)
+        self._start_archive()
+
+    def _start_archive(self) -> None:
+        self._archive = self._system.createActor(ArchiveActor)
         self.base.tell(self._archive, StartArchive(self._archive_port))
 
     def stop(self) -> None:
@@ -209,8 +212,13 @@ class Relay:
         try:
             answer = await self.base.ask_soon(address, message)
         except AskFailed as error:
-            # The actor failed, and was logged where it did; or the relay is stopping around us.
-            raise RelayError("internal_error" if self.is_accepting else "shutting_down") from error
+            if not self.is_accepting:
+                raise RelayError("shutting_down") from error
+            # The actor failed, and was logged where it did. A topic is opened anew by who needs it next; the
+            # archive has nobody else who would.
+            if address is self._archive:
+                self._start_archive()
+            raise RelayError("internal_error") from error
         if isinstance(answer, Refused):
             raise RelayError(answer.code, answer.detail)
         return answer

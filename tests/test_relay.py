@@ -243,9 +243,14 @@ def test_a_failed_actor_is_an_internal_error_to_who_asked(
         raise ZeroDivisionError("a secret")
 
     async def scenario(relay: Relay) -> RelayError:
-        monkeypatch.setitem(ArchiveActor._questions, Describe, fail)
-        with pytest.raises(RelayError) as refused:
-            await relay.describe("t")
+        await relay.publish("t", [Draft(b"1")])
+        with monkeypatch.context() as patch:
+            patch.setitem(ArchiveActor._questions, Describe, fail)
+            with pytest.raises(RelayError) as refused:
+                await relay.describe("t")
+        # It hurts who asked, and nobody after.
+        assert (await relay.describe("t")).length == 1
+        assert len(relay.base.population.cells) == 3  # the directory, its topic, the archive
         return refused.value
 
     error = run(scenario)
