@@ -10,7 +10,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,7 +21,6 @@ from tests.relays import RelayProcess, command, environment
 from tests.valkeys import TIMEOUT_SCALE
 
 COMMAND_SECONDS = 30.0 * TIMEOUT_SCALE
-AGAIN_SECONDS = 5.0 * TIMEOUT_SCALE
 
 
 class Finished:
@@ -100,15 +98,8 @@ class Running:
             time.sleep(0.005)
 
     def interrupt(self) -> int:
-        """Ctrl-C, and again if nothing comes of it, as a person would; returns the exit code.
-
-        Python misses a signal that comes between its last look and a read that blocks.
-        """
-        for _ in range(3):
-            self._process.send_signal(signal.SIGINT)
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(AGAIN_SECONDS)
-                break
+        """Ctrl-C; returns the exit code."""
+        self._process.send_signal(signal.SIGINT)
         return self.wait()
 
     def wait(self) -> int:
