@@ -88,5 +88,4 @@ class Readers:
         readers = list(self._open.values())
         self._open.clear()
         self._waiting.clear()
-        self._pages.clear()
         return readers

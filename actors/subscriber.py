@@ -251,7 +251,7 @@ class SubscriberActor(LoopActor):
         if not len(batch):
             return
         self._counters.messages_delivered += len(batch)
-        if self._sink.deliver(batch) and not self._is_paused:
+        if self._sink.deliver(batch):
             self._pause()
         if self._poll is not None:
             self._poll.has_delivered = True

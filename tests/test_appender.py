@@ -6,7 +6,7 @@ import pytest
 
 from actors.counters import Counters
 from actors.ports import Dedupe, Draft, Publish
-from actors.protocol import Published, Refused
+from actors.protocol import Flush, Published, Refused
 from actors.stream import BEGINNING
 from tests.scripted_store import ModelStream, ScriptedStore, id_texts
 from tests.stand_ins import Outsider, StandInRef, StandInSystem, start_topic
@@ -52,6 +52,18 @@ def test_a_burst_of_publishes_shares_one_append() -> None:
     bench.system.settle()
     assert answers(publishers) == [Published("t", (id_text,)) for id_text in bench.stream.ids()]
     assert bench.counters.append_batches == 1 and bench.counters.messages_published == 100
+
+
+def test_a_topic_reminds_itself_once_a_burst_and_not_while_an_append_is_under_way() -> None:
+    bench = Bench()
+    for _ in range(3):
+        bench.burst(*(publish_of(b"x") for _ in range(10)))
+    notes = [message for _, message in bench.topic.sent if isinstance(message, Flush)]
+    assert len(notes) == 1
+    bench.system.settle()
+    bench.burst(publish_of(b"x"))
+    notes = [message for _, message in bench.topic.sent if isinstance(message, Flush)]
+    assert len(notes) == 2
 
 
 def test_what_is_published_during_an_append_is_the_next_batch() -> None:

@@ -14,8 +14,10 @@ from actors.protocol import (
     Census,
     CompareNow,
     DeleteTopic,
+    Delivered,
     Fetch,
     FetchFailed,
+    FollowingChanged,
     HotSize,
     Idle,
     Leave,
@@ -23,6 +25,7 @@ from actors.protocol import (
     Located,
     Published,
     Refused,
+    ShrinkHot,
     StartDirectory,
     SubscribersChanged,
     TakeCensus,
@@ -119,6 +122,19 @@ def test_what_only_concerns_a_topic_in_memory_opens_none() -> None:
     assert not bench.topics
 
 
+def test_what_concerns_a_topic_in_memory_reaches_it_and_is_counted() -> None:
+    bench = Bench(idle_ticks=1)
+    subscriber = bench.go_live("a")
+    stream = bench.store.stream("a")
+    stream.add(b"x")
+    bench.directory.tell(stream.announced[-1][1])
+    assert subscriber.take(Delivered)
+    bench.directory.tell(Leave("a", 1))
+    assert bench.census().subscribers == {}
+    bench.pass_ticks(1)
+    assert not bench.topics, "it has had all that was passed on to it"
+
+
 def test_what_comes_when_the_worker_stops_is_answered() -> None:
     bench = Bench()
     bench.system.create_error = ActorSystemFailure("stopped")
@@ -178,7 +194,38 @@ def test_a_topic_that_says_late_that_it_is_idle_is_not_the_one_that_was_opened_s
     bench.system.settle()
     (new,) = bench.topics
     bench.directory.tell(Idle("a", received=1), old)
-    assert bench.topics == [new]
+    assert bench.topics == [new] and bench.census().open_topics == 1
+    bench.directory.tell(Idle("unknown", received=1), old)
+
+
+def test_a_publish_that_comes_as_a_topic_retires_is_for_the_next_one() -> None:
+    bench = Bench(idle_ticks=1)
+    bench.publish("a")
+    bench.system.settle()
+    (old,) = bench.topics
+    forwarded = bench.directory.actor._topics["a"].forwarded
+    asker = Outsider()
+    bench.system.post(bench.directory, Idle("a", received=forwarded), old)
+    bench.system.post(bench.directory, Publish("a", (Draft(b"x"),)), asker)
+    bench.system.settle()
+    assert [type(answer) for answer in asker.received] == [Published]
+    assert old not in bench.topics
+
+
+def test_what_a_dead_topic_still_reports_is_not_about_the_new_one() -> None:
+    bench = Bench()
+    bench.publish("a")
+    bench.system.settle()
+    (old,) = bench.topics
+    bench.system.end(old)
+    bench.go_live("a")
+    before = bench.census()
+    bench.directory.tell(FollowingChanged("a", False), old)
+    bench.directory.tell(SubscribersChanged("a", 7), old)
+    bench.directory.tell(HotSize("a", 700), old)
+    bench.directory.tell(FollowingChanged("unknown", True), old)
+    bench.directory.tell(SubscribersChanged("unknown", 7), old)
+    assert bench.census() == before
 
 
 # Failing
@@ -325,6 +372,16 @@ def test_topics_that_are_listened_to_give_half_of_theirs_if_nothing_else_helps()
     report(bench, one, "one", 900)
     report(bench, other, "other", 200)
     assert bench.census().hot_bytes == 450 + 200
+
+
+def test_a_topic_that_shrinks_is_not_asked_to_shrink_more() -> None:
+    bench = Bench(hot_total_bytes=1000)
+    (topic,) = open_topics(bench, "a")
+    bench.directory.tell(SubscribersChanged("a", 1), topic)
+    bench.system.post(bench.directory, HotSize("a", 4000), topic)
+    bench.system.post(bench.directory, HotSize("a", 1900), topic)
+    bench.system.run()
+    assert len([message for _, message in bench.directory.sent if isinstance(message, ShrinkHot)]) == 1
 
 
 def test_memory_within_its_budget_is_left_alone() -> None:

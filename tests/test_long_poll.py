@@ -173,6 +173,19 @@ def test_a_poll_that_never_could_be_read_says_so_in_the_end() -> None:
     assert poll.answer == ({"a": nth(3)}, False, "store_loading")
 
 
+def test_a_poll_whose_acknowledged_place_cannot_be_read_ends_when_its_time_is_over() -> None:
+    poll = Poll()
+    poll.subscriber = start_subscriber(
+        poll.system, poll.directory, ScriptedStore(), poll.sink, subscriber_id=2, completes=True
+    )
+    poll.subscriber.tell(Subscribe((Wanted("a", Start.ACKED),), client_id="c"))
+    poll.expire()
+    assert poll.answer is None
+    poll.subscriber.work("acknowledged").fail("store_loading")
+    poll.system.run()
+    assert poll.answer == ({}, False, "store_loading")
+
+
 def test_a_poll_tries_again_while_it_has_time() -> None:
     poll = Poll(Wanted("a", nth(3)))
     poll.fail("a")

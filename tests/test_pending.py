@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,6 +40,8 @@ def test_a_batch_takes_the_oldest_that_fit() -> None:
     for publish in publishes:
         pending.add(publish, None)
     assert pending.begin(5, 1 << 20) == publishes[:2]
+    pending.finish()
+    assert pending.begin(5, 2 * publishes[0].size_bytes) == publishes[2:], "exactly as many as fit"
 
 
 def test_a_publish_larger_than_a_batch_goes_alone() -> None:
@@ -63,12 +66,14 @@ def test_no_batch_begins_while_one_is_in_flight() -> None:
     assert pending.begin(10, 1 << 20)
 
 
-def test_what_is_in_flight_does_not_count_against_the_bounds() -> None:
-    pending = PendingPublishes(2, 1 << 20)
-    pending.add(publish_of(2), "a")
-    pending.begin(10, 1 << 20)
-    assert pending.add(publish_of(2), "b")
-    assert len(pending) == 2
+@pytest.mark.parametrize(("max_messages", "max_bytes"), [(3, 1 << 20), (1000, 3 * publish_of(1).size_bytes)])
+def test_what_is_in_flight_does_not_count_against_the_bounds(max_messages: int, max_bytes: int) -> None:
+    pending = PendingPublishes(max_messages, max_bytes)
+    assert pending.add(publish_of(2), "a") and pending.add(publish_of(1), "b")
+    pending.begin(2, 1 << 20)
+    assert pending.add(publish_of(2), "c"), "exactly as many as fit"
+    assert not pending.add(publish_of(1), "d")
+    assert len(pending) == 3
 
 
 def test_draining_leaves_what_is_in_flight() -> None:
@@ -78,7 +83,7 @@ def test_draining_leaves_what_is_in_flight() -> None:
     pending.add(publish_of(10), "b")
     assert [publisher for _, publisher in pending.drain()] == ["b"]
     assert [publisher for _, publisher in pending.in_flight] == ["a"]
-    assert pending.add(publish_of(10), "c"), "the bounds are free again"
+    assert pending.add(publish_of(5), "c") and pending.add(publish_of(5), "d"), "the bounds are free again"
 
 
 @settings(max_examples=50)

@@ -116,3 +116,5 @@ def test_a_loss_that_ids_of_another_server_cannot_count_is_not_counted() -> None
     stream.trim(6)
     foreign = MessageId.of(START_MS - 1, 77)
     assert judged(stream, foreign) == Notice("gap", "t", "trimmed", None, str(nth(7)))
+    foreign = MessageId.of(START_MS - 1, 6)
+    assert judged(stream, foreign) == Notice("gap", "t", "trimmed", None, str(nth(7)))

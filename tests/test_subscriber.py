@@ -542,6 +542,18 @@ def test_a_full_outbox_takes_every_topic_out_of_live_and_keeps_only_its_cursor()
     assert bench.counters.demotions == 1 and bench.counters.lagging_subscribers == 1
 
 
+def test_a_full_outbox_does_not_disturb_a_topic_that_is_being_located() -> None:
+    bench = Bench()
+    bench.go_live("a")
+    bench.subscribe(Wanted("b", Start.LATEST), ref="b")
+    bench.sink.is_full = True
+    bench.deliver(6, 6, "a")
+    bench.locate()
+    assert bench.sink.entries("subscribed")[-1][2] == "b"
+    bench.drain()
+    assert set(bench.fetches()) == {"a", "b"}
+
+
 def test_a_drained_outbox_reads_on_from_the_cursors() -> None:
     bench = Bench()
     bench.go_live("a")
@@ -666,7 +678,7 @@ def test_a_connection_that_ends_leaves_every_topic(message: Any) -> None:
     bench.locate()
     bench.subscriber.tell(message)
     assert {leave.topic for leave in bench.directory.take(Leave)} == {"a", "b"}
-    assert not bench.subscriber.is_alive
+    assert not bench.subscriber.is_alive and bench.counters.lagging_subscribers == 0
 
 
 def test_a_slow_connection_that_ends_is_not_counted_as_lagging_any_more() -> None:
