@@ -10,11 +10,12 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import requests
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from actors.subscriber import SubscriberActor
 from pulsar_relay.web.publish import Publisher
@@ -331,7 +332,8 @@ def test_a_frame_beyond_the_limit_closes_with_1009_also_for_a_client_that_sends_
         assert raw.receive_close() == (1009, b"frame_too_large")
     fragments = iter(["x" * (700 << 10), "x" * (700 << 10)])
     with Talk(relay.ws_url) as talk:
-        talk.socket.send(fragments)
+        with suppress(ConnectionClosed):  # it may be told before it has sent everything
+            talk.socket.send(fragments)
         assert talk.close_code() == 1009
 
 
@@ -659,6 +661,33 @@ def test_a_stopping_relay_closes_with_1012_and_tells_when_to_come_back(
     waits = {int(reason.removeprefix("going_away; retry_ms=")) for _, reason in ended}
     assert len(waits) > 5
     assert all(0 < wait < 5000 for wait in waits)
+
+
+def test_publishes_under_way_are_answered_before_a_stopping_relay_closes(
+    make_relay: MakeRelay, monkeypatch: pytest.MonkeyPatch, topic: str
+) -> None:
+    relay = make_relay()
+    may_go, began = threading.Event(), threading.Event()
+    real = Publisher.publish
+
+    async def publish_later(self: Publisher, *arguments: Any) -> Any:
+        # The append is on its way when the relay is told to stop.
+        publishing = asyncio.ensure_future(real(self, *arguments))
+        await asyncio.sleep(0)
+        began.set()
+        await asyncio.to_thread(may_go.wait, WAIT_SECONDS)
+        return await publishing
+
+    monkeypatch.setattr(Publisher, "publish", publish_later)
+    with Talk(relay.ws_url) as talk, ThreadPoolExecutor(1) as pool:
+        talk.say("publish", topic=topic, payload=1, ref="late")
+        assert began.wait(WAIT_SECONDS)
+        stopping = pool.submit(relay.stop)
+        until(lambda: not relay.worker.relay.is_accepting, "the relay is stopping")
+        may_go.set()
+        assert talk.hear("published")["ref"] == "late"
+        assert talk.close_code() == 1012
+        stopping.result(WAIT_SECONDS)
 
 
 def test_nothing_comes_after_a_close_frame(make_relay: MakeRelay, topic: str) -> None:

@@ -90,6 +90,7 @@ class RelayWebSocket(WebSocketHandler, ApiHandler):
     sink: WebSocketSink
     protocol: FrameProtocol
     heartbeat: Heartbeat
+    leaving: asyncio.Task[None]
 
     def initialize(
         self,
@@ -291,8 +292,13 @@ class RelayWebSocket(WebSocketHandler, ApiHandler):
     # ------------------------------------------------------------------------------------------------ the end
 
     def go_away(self) -> None:
-        milliseconds = self.connections.reconnect_milliseconds()
-        self._close("going_away", f"; retry_ms={milliseconds}")
+        """Close, as soon as the publishes under way are answered; the relay takes no new ones by now."""
+        self.leaving = asyncio.get_running_loop().create_task(self._go_away())
+
+    async def _go_away(self) -> None:
+        if self.publishes:
+            await asyncio.wait(self.publishes)
+        self._close("going_away", f"; retry_ms={self.connections.reconnect_milliseconds()}")
 
     def on_close(self) -> None:
         self.is_closing = True
