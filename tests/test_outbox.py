@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -104,6 +105,33 @@ def test_the_counters_of_tornados_stream_are_what_the_outbox_takes_them_for() ->
             assert stream._total_write_done_index == 1_000_006
             assert not stream._write_futures
             assert stream._read_buffer_size == 0
+
+    run(scenario)
+
+
+def test_what_goes_out_at_once_and_what_waits_come_out_in_order() -> None:
+    async def scenario() -> None:
+        rng = random.Random(7)
+        with wire() as one:
+            sent, received = bytearray(), bytearray()
+            for _ in range(300):
+                data = rng.randbytes(rng.choice([0, 1, 100, 3000, 70_000]))
+                # Tornado writes to the stream too: answers to pings, and the close frame.
+                if rng.random() < 0.2:
+                    one.stream.write(data)
+                else:
+                    one.outbox.write(data)
+                sent += data
+                if rng.random() < 0.7:
+                    with suppress(BlockingIOError):
+                        received += one.theirs.recv(rng.choice([1000, 200_000]))
+                if rng.random() < 0.5:
+                    await asyncio.sleep(0)
+            while len(received) < len(sent):
+                received += await asyncio.get_running_loop().sock_recv(one.theirs, 65536)
+            assert received == sent
+            await until_in_loop(lambda: one.outbox.size_bytes == 0, "all is taken")
+            assert one.outbox.taken_bytes == len(sent)
 
     run(scenario)
 
