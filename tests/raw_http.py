@@ -88,6 +88,11 @@ class RawConnection:
         data, self._buffer = self._buffer[:length], self._buffer[length:]
         return data
 
+    def some(self) -> bytes:
+        """Whatever has arrived, at least one byte; empty at the end."""
+        data, self._buffer = self._buffer or self.socket.recv(1 << 16), b""
+        return data
+
     def rest(self) -> bytes:
         """Read until the other side closes."""
         while True:

@@ -56,7 +56,7 @@ class EventSource(RawConnection):
 
     def _read_lines(self) -> Iterator[str]:
         text = b""
-        while data := self.chunk() if self._is_chunked else self.socket.recv(1 << 16):
+        while data := self.chunk() if self._is_chunked else self.some():
             *lines, text = (text + data).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
             for line in lines:
                 yield line.decode()
