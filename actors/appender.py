@@ -20,7 +20,9 @@ from actors.stream import MessageId
 
 @dataclass(frozen=True, slots=True)
 class Appending:
-    """The tag under which the outcome of an append comes back."""
+    """The tag under which the outcome of an append above `floor` comes back."""
+
+    floor: MessageId
 
 
 class Appender:
@@ -61,7 +63,7 @@ class Appender:
             self._counters.append_batches += 1
             append = self._store.append(self._topic, publishes, floor)
             # Cancelled on exit: its repetitions could otherwise meet an append of the actor that comes next.
-            self._actor.perform(append, Appending(), cancel_on_exit=True)
+            self._actor.perform(append, Appending(floor), cancel_on_exit=True)
 
     def answer(self, appended: Appended) -> None:
         """The batch under way is in the stream: answer its publishers."""

@@ -198,12 +198,11 @@ class Audience:
     def fan_out(self, messages: Sequence[Message]) -> None:
         if not self._live or not messages:
             return
-        batch = Batch(self._topic, messages).unexpired(self._clock())
-        if len(batch):
-            delivered = Delivered(self._topic, batch)
-            send = self._actor.send
-            for subscriber in self._live.values():
-                send(subscriber, delivered)
+        # Also if all have expired by now: the live stand behind them then.
+        delivered = Delivered(self._topic, Batch(self._topic, messages).unexpired(self._clock()))
+        send = self._actor.send
+        for subscriber in self._live.values():
+            send(subscriber, delivered)
 
     # Going
 

@@ -19,6 +19,8 @@ class Counters:
     gaps: int = 0
     resets: int = 0
     order_inversions: int = 0
+    duplicates: int = 0
+    unannounced_gaps: int = 0
     lagging_subscribers: int = 0
     demotions: int = 0
     trimmed_messages: int = 0

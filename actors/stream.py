@@ -147,13 +147,23 @@ class Batch:
     Each wire format's bytes are made once, by the first who asks, and shared by all others.
     """
 
-    __slots__ = ("_encoded", "_soonest_expiry_ms", "last", "messages", "topic")
+    __slots__ = ("_encoded", "_soonest_expiry_ms", "last", "messages", "prev", "topic")
 
-    def __init__(self, topic: str, messages: Sequence[Message], last: MessageId | None = None) -> None:
+    def __init__(
+        self,
+        topic: str,
+        messages: Sequence[Message],
+        last: MessageId | None = None,
+        prev: MessageId | None = None,
+    ) -> None:
         self.topic = topic
         self.messages = messages
         self.last = messages[-1].id if last is None else last
         """Where reading continues after this batch; beyond the last message if expired ones were left out."""
+        if prev is None:
+            prev = messages[0].prev if messages else self.last
+        self.prev = prev
+        """The cursor this batch follows directly; before the first message if expired ones were left out."""
         self._encoded: dict[object, object] = {}
         self._soonest_expiry_ms: int | None = None
 
@@ -166,15 +176,19 @@ class Batch:
 
     def first(self, limit: int) -> Batch:
         """The first `limit` messages of this batch; the batch itself if it has no more."""
-        return self if len(self.messages) <= limit else Batch(self.topic, self.messages[:limit])
+        if len(self.messages) <= limit:
+            return self
+        return Batch(self.topic, self.messages[:limit], prev=self.prev)
 
     def after(self, cursor: MessageId) -> Batch | None:
-        """The part of this batch strictly after `cursor`, None if that is nothing."""
-        messages = self.messages
-        if not messages or messages[0].id > cursor:
+        """The part of this batch strictly after `cursor`, None if it ends there. Without messages, if all that
+        come after the cursor have expired."""
+        if self.prev >= cursor:
             return self
-        rest = [message for message in messages if message.id > cursor]
-        return Batch(self.topic, rest, self.last) if rest else None
+        if self.last <= cursor:
+            return None
+        rest = [message for message in self.messages if message.id > cursor]
+        return Batch(self.topic, rest, self.last, cursor)
 
     def unexpired(self, now_ms: int) -> Batch:
         """The batch without the messages whose time to live has passed; the batch itself if none has."""
@@ -184,7 +198,7 @@ class Batch:
         if now_ms < self._soonest_expiry_ms:
             return self
         alive = [m for m in self.messages if m.expires_at_ms is None or m.expires_at_ms > now_ms]
-        return Batch(self.topic, alive, self.last)
+        return Batch(self.topic, alive, self.last, self.prev)
 
     def __len__(self) -> int:
         return len(self.messages)

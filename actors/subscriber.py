@@ -40,7 +40,7 @@ from actors.protocol import (
     WentLive,
 )
 from actors.runtime import LoopActor, Performed, PerformFailed
-from actors.stream import Batch
+from actors.stream import Batch, MessageId
 from actors.subscription import Stage, SubscribeRequest, Subscription, Subscriptions
 
 RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0)
@@ -187,7 +187,8 @@ class SubscriberActor(LoopActor):
         # If another topic's page filled the outbox meanwhile, this one is read again later: its cursor has
         # not moved.
         if not self._is_paused:
-            self._take_answer(subscription, page.notice, page.batch)
+            notice = page.notice or self._gap(subscription, page.batch.prev)
+            self._take_answer(subscription, notice, page.batch)
             subscription.has_more = page.has_more
             self._deliver(subscription, page.batch)
             self._fetch_parked()
@@ -201,7 +202,7 @@ class SubscriberActor(LoopActor):
             self._leave(subscription)
             self._park(subscription)
             return
-        self._take_answer(subscription, went.notice)
+        self._take_answer(subscription, went.notice or self._gap(subscription, went.cursor))
         self._subscriptions.enter(subscription, Stage.LIVE)
         subscription.cursor = went.cursor
         subscription.epoch = went.epoch
@@ -228,17 +229,32 @@ class SubscriberActor(LoopActor):
                 self._counters.resets += 1
             self._sink.notify(notice)
 
+    def _gap(self, subscription: Subscription, prev: MessageId) -> Notice | None:
+        """What the topic should have told, had it seen that its answer begins behind the cursor: there is no
+        silent gap, whatever is wrong with it."""
+        if not subscription.proves or subscription.is_foreign or prev <= subscription.cursor:
+            return None
+        self._counters.unannounced_gaps += 1
+        return Notice("gap", subscription.topic, "unknown", prev.number - subscription.cursor.number)
+
     def on_delivered(self, delivered: Delivered) -> None:
         subscription = self._subscriptions.get(delivered.topic)
         if subscription is None or subscription.stage is not Stage.LIVE:
             return
         batch = delivered.batch
-        if batch.messages[0].id <= subscription.cursor:
-            self._counters.order_inversions += 1
+        if batch.prev < subscription.cursor:
+            self._counters.duplicates += 1
             rest = batch.after(subscription.cursor)
             if rest is None:
                 return
             batch = rest
+        elif batch.prev > subscription.cursor:
+            # Something is missing that nobody told of. What is read after the cursor will tell, or have it.
+            self._counters.unannounced_gaps += 1
+            self._leave(subscription)
+            self._park(subscription)
+            self._fetch_parked()
+            return
         if self._poll is not None:
             page = batch.first(self._page_max_messages)
             subscription.has_more = page is not batch

@@ -132,11 +132,12 @@ class TopicActor(LoopActor):
     def on_flush(self, _flush: Flush, _sender: Any) -> None:
         self._appender.flush(self._memory.floor)
 
-    def on_appended(self, _tag: Appending, appended: Appended) -> None:
+    def on_appended(self, tag: Appending, appended: Appended) -> None:
         self._is_trim_due = True
         self._appender.answer(appended)
         messages = appended.messages
         if messages:
+            self._counters.order_inversions += messages[0].id <= tag.floor
             run = Run(appended.prev, messages, messages[-1].id, appended.epoch)
             self._fan_out(self._memory.absorb(run))
         self._appender.append(self._memory.floor)

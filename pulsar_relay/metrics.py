@@ -160,8 +160,18 @@ class WorkerMetrics:
         yield "relay_resets", "Resets announced to subscribers.", counters.resets
         yield (
             "relay_order_inversions",
-            "Deliveries at or below a cursor; anything but 0 is a bug.",
+            "Appends whose ids were not above all seen before; anything but 0 is a bug.",
             counters.order_inversions,
+        )
+        yield (
+            "relay_duplicates",
+            "Batches that reached a subscriber a second time, and were not written; anything but 0 is a bug.",
+            counters.duplicates,
+        )
+        yield (
+            "relay_unannounced_gaps",
+            "Batches that did not follow a subscriber's cursor; anything but 0 is a bug.",
+            counters.unannounced_gaps,
         )
         yield (
             "relay_subscribers_demoted",

@@ -518,13 +518,14 @@ def test_messages_read_to_fill_memory_up_are_delivered_unless_they_expired() -> 
     assert id_texts(delivered.batch.messages) == texts(7)
 
 
-def test_nothing_is_delivered_where_all_that_is_new_has_expired() -> None:
+def test_where_all_that_is_new_has_expired_the_live_are_moved_behind_it() -> None:
     bench, subscriber = Bench(), Outsider()
     bench.fetch(subscriber, nth(5))
     bench.system.settle()
     bench.topic.tell(Publish("t", (Draft(b"short", None, START_MS),)), Outsider())
     bench.system.settle()
-    assert not subscriber.take(Delivered)
+    (delivered,) = subscriber.take(Delivered)
+    assert (len(delivered.batch), delivered.batch.prev, delivered.batch.last) == (0, nth(5), nth(6))
 
 
 def test_the_directory_is_told_how_many_are_live() -> None:

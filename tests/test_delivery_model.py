@@ -372,7 +372,8 @@ class DeliveryModel(RuleBasedStateMachine):
                     assert is_told or message.prev == last, (message.prev, last, connection.sink.log)
                     last, is_told = message_id, False
         if self.is_whole:
-            assert self.counters.order_inversions == 0
+            counted = self.counters
+            assert counted.order_inversions == counted.duplicates == counted.unannounced_gaps == 0
 
     def _check_poller(self, poller: Poller) -> None:
         """It polls to the end; then the same must be true of all it was answered."""

@@ -64,6 +64,8 @@ def _until(condition: Callable[[], bool]) -> None:
         "relay_gaps_total",
         "relay_resets_total",
         "relay_order_inversions_total",
+        "relay_duplicates_total",
+        "relay_unannounced_gaps_total",
     ],
 )
 def test_each_series_is_there_from_the_start(make_relay: Callable[..., RunningWorker], name: str) -> None:

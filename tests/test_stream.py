@@ -113,8 +113,22 @@ def test_the_part_of_a_batch_after_a_cursor_is_strictly_after_it() -> None:
     rest = batch.after(nth(2))
     assert rest is not None and id_texts(rest.messages) == id_texts(make_messages(3, 4))
     assert rest.last == nth(9)
-    assert batch.after(nth(4)) is None
+    assert rest.prev == nth(2)
+    assert batch.after(nth(9)) is None
     assert batch.after(BEGINNING) is batch
+
+
+def test_after_a_batchs_last_message_come_those_that_have_expired() -> None:
+    rest = Batch("t", make_messages(1, 4), nth(9)).after(nth(4))
+    assert rest is not None
+    assert (len(rest), rest.prev, rest.last) == (0, nth(4), nth(9))
+
+
+def test_a_batch_follows_the_same_cursor_with_its_expired_messages_and_without() -> None:
+    messages = [*make_messages(1, 2, expires_at_ms=5), *make_messages(3, 4)]
+    batch = Batch("t", messages).unexpired(now_ms=5)
+    assert (id_texts(batch.messages), batch.prev) == (id_texts(make_messages(3, 4)), BEGINNING)
+    assert batch.first(1).prev == BEGINNING
 
 
 def test_the_first_part_of_a_batch_ends_with_its_last_message() -> None:

@@ -357,7 +357,7 @@ def test_pages_are_fetched_one_after_the_other_until_live() -> None:
     bench.deliver(5, 6)
     assert bench.sink.ids == id_texts(make_messages(2, 6))
     assert not bench.fetches() and bench.counters.messages_delivered == 5
-    assert bench.counters.order_inversions == 0
+    assert bench.counters.duplicates == bench.counters.unannounced_gaps == 0
 
 
 def test_messages_that_arrive_at_or_below_the_cursor_are_not_delivered_again() -> None:
@@ -367,7 +367,41 @@ def test_messages_that_arrive_at_or_below_the_cursor_are_not_delivered_again() -
     bench.deliver(5, 6)
     bench.deliver(6, 7)
     assert bench.sink.ids == id_texts(make_messages(6, 7))
-    assert bench.counters.order_inversions == 3
+    assert bench.counters.duplicates == 3
+
+
+def test_what_does_not_follow_the_cursor_is_read_instead_of_delivered() -> None:
+    bench = Bench()
+    bench.go_live(newest=5)
+    bench.deliver(7, 7)
+    assert bench.sink.ids == []
+    assert bench.counters.unannounced_gaps == 1
+    assert bench.directory.take(Leave) == [Leave("a", 1)]
+    bench.page(bench.fetch(), 6, 7)
+    bench.went_live(bench.fetch())
+    bench.deliver(8, 8)
+    assert bench.sink.ids == id_texts(make_messages(6, 8))
+    assert bench.counters.unannounced_gaps == 1
+
+
+def test_a_page_that_begins_behind_the_cursor_is_announced_as_a_gap_also_if_the_topic_did_not() -> None:
+    bench = Bench()
+    bench.subscribe(Wanted("a", nth(1)))
+    bench.locate()
+    bench.page(bench.fetch(), 4, 4)
+    assert bench.sink.entries("notice") == [(Notice("gap", "a", "unknown", 2),)]
+    assert bench.sink.ids == id_texts(make_messages(4, 4))
+    assert bench.counters.unannounced_gaps == 1
+
+
+def test_expired_messages_that_are_left_out_are_no_gap() -> None:
+    bench = Bench()
+    bench.go_live(newest=5)
+    batch = Batch("a", make_messages(6, 7, topic="a", expires_at_ms=1)).unexpired(now_ms=1)
+    bench.subscriber.tell(Delivered("a", batch))
+    bench.deliver(8, 8)
+    assert bench.sink.ids == id_texts(make_messages(8, 8))
+    assert bench.counters.unannounced_gaps == bench.counters.duplicates == 0
 
 
 def test_what_is_delivered_to_a_live_subscriber_is_not_cut_into_pages() -> None:
