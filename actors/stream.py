@@ -181,8 +181,8 @@ class Batch:
         return Batch(self.topic, self.messages[:limit], prev=self.prev)
 
     def after(self, cursor: MessageId) -> Batch | None:
-        """The part of this batch strictly after `cursor`, None if it ends there. Without messages, if all that
-        come after the cursor have expired."""
+        """The part of this batch strictly after `cursor`, None if it ends there. Without messages, if all
+        that come after the cursor have expired."""
         if self.prev >= cursor:
             return self
         if self.last <= cursor:

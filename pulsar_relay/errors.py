@@ -123,6 +123,10 @@ _ROWS: tuple[tuple[str, int | None, int | None, int | None, str], ...] = (
     ("too_many_subscriptions", None, None, None,
         "This connection has as many topics as it may. Use another one too."),
 
+# ------------------------------------------------------------------- only `/ready` tells this, of its legs
+    ("not_delivered", None, None, None,
+        "A message the relay sent to itself did not arrive in time."),
+
 # ---------------------------------------------------------------------------------- the connection is closed
     ("frame_too_large", None, 1009, None,
         "The frame is larger than this relay accepts."),

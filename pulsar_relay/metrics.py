@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -28,8 +28,10 @@ from actors.ports import (
     StreamPage,
 )
 from actors.stream import MessageId
+from pulsar_relay.canary import Canary
 from pulsar_relay.errors import ERRORS
 from pulsar_relay.relay import Relay
+from pulsar_relay.store.probe import ProbeReport
 
 T = TypeVar("T")
 
@@ -91,6 +93,8 @@ class WorkerMetrics:
     def __init__(self) -> None:
         self._counters = Counters()
         self._connections: Mapping[str, int] = {}
+        self._report: Callable[[], ProbeReport] = ProbeReport
+        self._canary: Canary | None = None
         self.publish_latency = Latency()
         self.delivery_latency = Latency()
         self.valkey_latency = Latency()
@@ -106,6 +110,10 @@ class WorkerMetrics:
     def watch(self, relay: Relay) -> None:
         self._counters = relay.counters
         self._connections = relay.connections
+
+    def watch_readiness(self, report: Callable[[], ProbeReport], canary: Canary) -> None:
+        self._report = report
+        self._canary = canary
 
     def collect(self) -> Iterator[Metric]:
         for name, documentation, value in self._counted():
@@ -126,6 +134,16 @@ class WorkerMetrics:
             CounterMetricFamily("relay_valkey_errors", "Operations on Valkey that failed.", labels=["code"]),
             self.valkey_errors,
         )
+        yield _labelled(
+            GaugeMetricFamily("relay_ready", "What readiness stands on: 1 sound, 0 not.", labels=["leg"]),
+            {leg.name: leg.failure is None for leg in self._report().legs},
+        )
+        if self._canary is not None:
+            yield GaugeMetricFamily(
+                "relay_canary_seconds",
+                "How long the last message that the relay sent to itself was on its way.",
+                value=self._canary.delivery_seconds,
+            )
         yield self.publish_latency.family(
             "relay_publish_latency_seconds", "From a publish being understood to its append being confirmed."
         )

@@ -10,6 +10,7 @@ import asyncio
 import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 from thespian.actors import ActorSystem
@@ -48,6 +49,7 @@ from actors.runtime import AskFailed, AsyncioSystemBase
 from actors.stream import MessageId
 from actors.subscriber import SubscriberActor
 from pulsar_relay.errors import RelayError
+from pulsar_relay.fields import is_topic_name
 
 T = TypeVar("T")
 
@@ -145,10 +147,10 @@ class Relay:
     # What subscribers ask
 
     def open_subscriber(
-        self, sink: Sink, transport: str, *, completes: bool = False, max_messages: int | None = None
+        self, sink: Sink, transport: str | None, *, completes: bool = False, max_messages: int | None = None
     ) -> Subscriber:
         """A subscriber that writes to `sink`; `completes` makes it a long-poll, with at most `max_messages`
-        a topic.
+        a topic. `transport` None: one of the relay's own, which counts nowhere.
         """
         if not self.is_accepting:
             raise RelayError("shutting_down")
@@ -160,11 +162,12 @@ class Relay:
             self._store,
             max_messages or self._page_max_messages,
             completes,
-            self.counters,
+            Counters() if transport is None else self.counters,
         )
         self.base.tell(address, start)
-        self.connections[transport] += 1
-        return Subscriber(self.base, address, lambda: self.connections.subtract((transport,)))
+        counted = () if transport is None else (transport,)
+        self.connections.update(counted)
+        return Subscriber(self.base, address, lambda: self.connections.subtract(counted))
 
     async def newest(self, topics: Sequence[str]) -> dict[str, MessageId]:
         """Where each topic ends now; without those that cannot be found out at the moment.
@@ -201,7 +204,16 @@ class Relay:
             raise RelayError("topic_not_found")
 
     async def census(self) -> Census:
-        return await self._ask(self._directory, TakeCensus(), Census)
+        """What clients use; the relay's own topics, whose names nobody can use, are left out."""
+        census = await self._ask(self._directory, TakeCensus(), Census)
+        subscribers = {name: count for name, count in census.subscribers.items() if is_topic_name(name)}
+        own = len(census.subscribers) - len(subscribers)
+        return replace(
+            census,
+            subscribers=subscribers,
+            open_topics=census.open_topics - own,
+            following_topics=census.following_topics - own,
+        )
 
     async def _ask(self, address: Any, message: Any, answer_type: type[T]) -> T:
         answer = await self._answer(address, message)

@@ -28,6 +28,7 @@ from actors.ports import StoreError
 from actors.protocol import TopicLimits
 from actors.stream import HotLimits
 from pulsar_relay import apidoc, wire
+from pulsar_relay.canary import Canary
 from pulsar_relay.frames import FrameReader
 from pulsar_relay.metrics import MeteredStore, WorkerMetrics
 from pulsar_relay.relay import Relay
@@ -51,6 +52,7 @@ logger = logging.getLogger(__name__)
 RESERVED_FILES = 256
 """Descriptors kept for Valkey, logs, the embedded server and accepting: at the limit an accept loop spins."""
 STORE_RETRY_SECONDS = 0.5
+PROBE_SECONDS = 1.0
 
 
 def wall_clock() -> int:
@@ -78,7 +80,9 @@ class Worker:
         self.connections = OpenConnections()
         self.waiters = Waiters()
         self._build_relay()
-        self._probe = Probe(self._store, self._feed, interval_seconds=1.0)
+        self._canary = Canary(self.relay, self._client, self._name, PROBE_SECONDS)
+        self._probe = Probe(self._store, self._feed, PROBE_SECONDS, others=[self._canary.leg])
+        self.metrics.watch_readiness(self._probe.report, self._canary)
         self._retention = Retention(
             self._client,
             int(settings.storage.persistent_tier_retention_seconds * 1000),
@@ -108,6 +112,7 @@ class Worker:
         self.relay.start()
         self._feed.start(self.relay.take_news, self.relay.compare_now)
         self._probe.start()
+        self._canary.start()
         self._retention.start()
         cookies = CursorCookie(await self._cookie_key())
         parts = self._front_parts(cookies)
@@ -173,6 +178,7 @@ class Worker:
 
     async def stop(self) -> None:
         """See the module's text. Returns within the deadline; may be called once."""
+        await self._canary.stop()
         self.relay.is_accepting = False
         for server in self._servers:
             server.stop()

@@ -44,6 +44,7 @@ class Appends:
         max_messages_per_topic: int,
         idempotency_window_seconds: float,
         publish_deadline_seconds: float,
+        lists_topics: bool = True,
     ) -> None:
         self._client = client
         self._worker = worker
@@ -54,6 +55,7 @@ class Appends:
         )
         self._max_messages = max_messages_per_topic
         self._deadline_seconds = publish_deadline_seconds
+        self._lists_topics = lists_topics
         self._script = Script("append")
         # Batch numbers begin at 1 in each life, so the key they are kept under must be this life's own.
         self._life = secrets.token_hex(6)
@@ -163,7 +165,8 @@ class Appends:
             if len(self._listed) > KNOWN_TOPICS:
                 del self._listed[next(iter(self._listed))]
 
-        self._client.line.call("ZADD", schema.TOPICS, 0, topic).add_done_callback(on_listed)
+        if self._lists_topics:
+            self._client.line.call("ZADD", schema.TOPICS, 0, topic).add_done_callback(on_listed)
 
 
 def _give_up(answer: asyncio.Future[Any]) -> None:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -56,7 +56,7 @@ class Leg:
 
 @dataclass(frozen=True, slots=True)
 class ProbeReport:
-    legs: tuple[Leg, ...]
+    legs: tuple[Leg, ...] = ()
 
     @property
     def is_ready(self) -> bool:
@@ -64,7 +64,9 @@ class ProbeReport:
 
 
 class Probe:
-    """Writes to the store every `interval_seconds`, and remembers how that went. `clock` is monotonic."""
+    """Writes to the store every `interval_seconds`, and remembers how that went. `clock` is monotonic; what
+    `others` say is part of the report.
+    """
 
     def __init__(
         self,
@@ -73,12 +75,14 @@ class Probe:
         interval_seconds: float,
         *,
         deadline_seconds: float = DEADLINE_SECONDS,
+        others: Sequence[Callable[[], Leg]] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._feed = feed
         self._interval_seconds = interval_seconds
         self._deadline_seconds = deadline_seconds
+        self._others = others
         self._stale_seconds = max(STALE_SECONDS, 2 * (interval_seconds + deadline_seconds))
         self._clock = clock
         self._written_at: float | None = None
@@ -104,6 +108,7 @@ class Probe:
             (
                 self._leg("valkey_write", self._failure, self._written_at, now),
                 self._leg("feed", self._feed.failure, self._feed.heard_at, now),
+                *[leg() for leg in self._others],
             )
         )
 

@@ -16,6 +16,7 @@
 | `relay:cookie-key`                  | string  | key that signs the cursor cookies, shared by all workers   |
 | `relay:probe:<worker>`              | string  | what the readiness probe wrote last                        |
 
+A worker's canaries have a topic of their own, `~canary-<worker>`, whose keys expire soon after the worker.
 Strings other than the cookie key expire, and so do acknowledged cursors and the meta hash of a deleted topic.
 The braces make a topic's keys share the slot of its stream in a cluster; its name has no brace and no colon.
 An entry without `prev` was written by another server, or by hand; such entries may carry a `timestamp`.
@@ -26,6 +27,7 @@ from __future__ import annotations
 import re
 
 TOPICS = "relay:topics"
+CANARY = "~canary-"
 COOKIE_KEY = "relay:cookie-key"
 RETENTION_LEASE = "relay:retention"
 
@@ -77,6 +79,11 @@ def heartbeat(worker: str) -> str:
 
 def offsets(client_id: str) -> str:
     return f"client:{client_id}:offset"
+
+
+def canary_topic(worker: str) -> str:
+    """A topic no client can name."""
+    return f"{CANARY}{worker}"
 
 
 def probe(worker: str) -> str:
