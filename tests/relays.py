@@ -40,11 +40,13 @@ class RelayProcess:
     """A relay on free ports, with its data in `directory`/data. Started by `start`.
 
     It may be started again after `stop` or `kill`, on the same ports and data. `arguments` are further ones
-    for `serve`. Its log, over all its starts, is `log`: a JSON object a line.
+    for `serve`, `variables` further ones of its environment and its Valkey's. Its log, over all its starts,
+    is `log`: a JSON object a line.
     """
 
-    def __init__(self, directory: Path, *arguments: str) -> None:
+    def __init__(self, directory: Path, *arguments: str, variables: Mapping[str, str] | None = None) -> None:
         self.directory = directory
+        self._variables = variables
         self.data_dir = directory / "data"
         self._arguments = arguments
         self._log_path = directory / "relay.log"
@@ -103,7 +105,7 @@ class RelayProcess:
                 stdout=log,
                 stderr=log,
                 cwd=self.directory,
-                env=environment(),
+                env=environment(self._variables),
                 start_new_session=True,
             )
         # A test run that is killed runs no fixture's end. The kernel then closes this pipe, and what reads it
@@ -206,11 +208,11 @@ def relay_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayPro
 
 @pytest.fixture
 def make_relay_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., RelayProcess]]:
-    """Makes relays of the test's own (not started; `serve` arguments as given), ended with the test."""
+    """Makes relays of the test's own (not started; arguments as for `RelayProcess`), ended with the test."""
     relays: list[RelayProcess] = []
 
-    def make(*arguments: str) -> RelayProcess:
-        relays.append(RelayProcess(tmp_path_factory.mktemp("relay"), *arguments))
+    def make(*arguments: str, variables: Mapping[str, str] | None = None) -> RelayProcess:
+        relays.append(RelayProcess(tmp_path_factory.mktemp("relay"), *arguments, variables=variables))
         return relays[-1]
 
     yield make

@@ -33,14 +33,21 @@ class RealValkey:
 
     It listens on a unix socket (`socket_path`), or with `tcp=True` on a free loopback port (`host`, `port`).
     The address and the data stay the same over `kill()` and `start()`, so a client under test finds it again.
-    Change `settings` between `stop()` and `start()` to change the server. Files live in `directory`; the
-    server's log is `log()`.
+    Change `settings` or `environment` between `stop()` and `start()` to change the server. Files live in
+    `directory`; the server's log is `log()`.
     """
 
     def __init__(
-        self, directory: Path, *, tcp: bool = False, settings: Mapping[str, str] | None = None
+        self,
+        directory: Path,
+        *,
+        tcp: bool = False,
+        settings: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.directory = directory
+        self.environment: dict[str, str] = dict(environment or {})
+        """What the server's environment has beyond this process's."""
         # FLUSHALL writes a snapshot while `save` is set: a clean database would cost milliseconds.
         self.settings: dict[str, str] = {"save": "", "enable-debug-command": "local"}
         self.settings.update(settings or {})
@@ -154,7 +161,12 @@ class RealValkey:
         with open(self.directory / "valkey.log", "ab") as log:
             # A session of its own: Ctrl-C at pytest lets tests and fixtures finish before their server goes.
             self._process = subprocess.Popen(
-                arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, **self.environment},
             )
         # A test run that is killed, or that gives up in a hang, runs no fixture's end. The kernel then closes
         # this pipe, and what reads it ends the server.
@@ -236,10 +248,18 @@ def make_valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
     servers: list[RealValkey] = []
 
     def make(
-        directory: Path | None = None, *, tcp: bool = False, settings: Mapping[str, str] | None = None
+        directory: Path | None = None,
+        *,
+        tcp: bool = False,
+        settings: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> RealValkey:
-        settings = {"appendfsync": "always", **(settings or {})}
-        server = RealValkey(directory or tmp_path_factory.mktemp("valkey"), tcp=tcp, settings=settings)
+        server = RealValkey(
+            directory or tmp_path_factory.mktemp("valkey"),
+            tcp=tcp,
+            settings={"appendfsync": "always", **(settings or {})},
+            environment=environment,
+        )
         servers.append(server)
         return server
 
