@@ -104,6 +104,8 @@ class Relay:
         self.counters = Counters()
         self.connections: Counter[str] = Counter()
         """Open subscribers by transport."""
+        self.is_leaving = False
+        """True once the relay was told to stop: it is not ready, but may still serve for a while."""
         self.is_accepting = True
         """False once the relay is stopping: new subscribers and publishes are refused."""
 

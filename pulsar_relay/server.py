@@ -3,9 +3,9 @@
 Start: embedded Valkey (if none is configured) -> store and feed -> actors -> probe -> ports. So whoever can
 connect can publish.
 
-Stop: not ready -> no new connections -> waiting polls answered, WebSockets closed 1012, streams ended ->
-publishes under way answered -> actors -> feed and store -> embedded Valkey. All within
-`server.shutdown_deadline`; what is acknowledged is in the stream long before.
+Stop: not ready -> `server.shutdown_notice` passes -> no new connections -> waiting polls answered, WebSockets
+closed 1012, streams ended -> publishes under way answered -> actors -> feed and store -> embedded Valkey.
+After the notice within `server.shutdown_deadline`; what is acknowledged is in the stream long before.
 """
 
 from __future__ import annotations
@@ -177,7 +177,10 @@ class Worker:
         return int(sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
-        """See the module's text. Returns within the deadline; may be called once."""
+        """See the module's text. Returns within notice and deadline; may be called once."""
+        self.relay.is_leaving = True
+        if self._servers:
+            await asyncio.sleep(self._settings.server.shutdown_notice_seconds)
         await self._canary.stop()
         self.relay.is_accepting = False
         for server in self._servers:

@@ -87,12 +87,18 @@ class ServerSettings:
         "Most connections at the same time; further ones are refused. 0 derives it from the limit on open "
         "files, with room left for Valkey, logs and the embedded server.",
     )
+    shutdown_notice_seconds: float = setting(
+        Duration("0s", "10m"),
+        0.0,
+        "How long a relay that was told to stop still serves everybody while `/ready` already answers 503. "
+        "Set it to the time a load balancer needs to notice that, and no client meets a closed port.",
+    )
     shutdown_deadline_seconds: float = setting(
         Duration("0s", "1h"),
         15.0,
-        "Time an orderly stop may take: polls are answered, WebSockets closed, appends finished. What is "
-        "not done by then is cut off; nothing acknowledged is lost by that. Keep it below the service "
-        "manager's own kill time.",
+        "Time an orderly stop may take after `server.shutdown_notice`: polls are answered, WebSockets "
+        "closed, appends finished. What is not done by then is cut off; nothing acknowledged is lost by "
+        "that. Keep both together below the service manager's own kill time.",
     )
 
     @property

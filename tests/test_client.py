@@ -25,6 +25,7 @@ from pulsar_relay.client.frames import (
 )
 from pulsar_relay.client.http import refusal
 from pulsar_relay.client.reader import Reader
+from pulsar_relay.client.transports import closed
 
 ADDRESS = Address("http://relay")
 
@@ -102,6 +103,12 @@ def test_retry_says_whether_to_try_again_and_retry_after_when() -> None:
     body = b'{"error":"store_full","message":"No room.","detail":"No room.","retry":true}'
     error = refusal(ADDRESS, 503, {"Retry-After": "5"}, body)
     assert error.is_retryable and error.retry_after_seconds == 5
+
+
+def test_the_reason_a_socket_is_closed_with_says_when_to_come_back() -> None:
+    assert closed(1012, "going_away; retry_ms=730").retry_after_seconds == 0.73
+    assert closed(1012, "going_away").retry_after_seconds == 0
+    assert closed(None, None).retry_after_seconds == 0
 
 
 @pytest.mark.parametrize(("status", "is_retryable"), [(502, True), (404, False)])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import requests
 
 from pulsar_relay import __version__, answers
@@ -76,3 +78,20 @@ def test_a_valkey_that_refuses_writes_is_not_ready_although_it_answers(
     assert refused.json()["checks"]["valkey_write"]["code"] == "store_read_only"
     valkey.command("REPLICAOF", "NO", "ONE")
     _until_ready(relay, is_ready=True)
+
+
+def test_a_stopping_relay_is_not_ready_at_once_and_serves_until_its_notice_is_over(
+    make_relay: Callable[..., RunningWorker], topic: str
+) -> None:
+    relay = make_relay(server={"shutdown_notice_seconds": 3.0})
+    _until_ready(relay, is_ready=True)
+    stopping = threading.Thread(target=relay.stop)
+    stopping.start()
+    refused = _until_ready(relay, is_ready=False)
+    assert refused.json()["checks"]["accepting"] == {"ok": False}
+    message = {"topic": topic, "payload": 1}
+    published = requests.post(f"{relay.url}/api/v1/messages", json=message, timeout=WAIT_SECONDS)
+    assert published.status_code == 201
+    stopping.join()
+    with pytest.raises(requests.ConnectionError):
+        _get(f"{relay.url}/ready")

@@ -31,8 +31,10 @@ class UnreachableError(ClientError):
 class LostError(ClientError):
     """The connection broke, or no answer came in time: the request may have been carried out or not."""
 
-    def __init__(self, reason: str, *, code: str = "connection_lost") -> None:
-        super().__init__(code, reason)
+    def __init__(
+        self, reason: str, *, code: str = "connection_lost", retry_after_seconds: float = 0.0
+    ) -> None:
+        super().__init__(code, reason, retry_after_seconds=retry_after_seconds)
 
 
 class RefusedError(ClientError):

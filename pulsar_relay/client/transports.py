@@ -9,6 +9,7 @@ consumer that does not ask for the next frame stops the reading, not the event l
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from itertools import chain, repeat
@@ -68,7 +69,7 @@ class WebSocketTransport:
                 frame = read_frame(text if isinstance(text, bytes) else text.encode())
                 if frame is not None:
                     yield frame
-            raise _closed(connection.close_code, connection.close_reason)
+            raise closed(connection.close_code, connection.close_reason)
         finally:
             connection.close()
 
@@ -78,9 +79,14 @@ def _subscribe_frame(cursors: Mapping[str, str], epochs: Mapping[str, str]) -> s
     return json.dumps(frame)
 
 
-def _closed(code: int | None, reason: str | None) -> LostError:
+def closed(code: int | None, reason: str | None) -> LostError:
+    """What the end of a WebSocket means; a relay that stops says when to come back."""
     words = " ".join(str(word) for word in (code, reason) if word)
-    return LostError(f"the relay closed the connection ({words or 'without a word'}).")
+    hint = re.search(r"; retry_ms=(\d+)$", reason or "", re.ASCII)
+    return LostError(
+        f"the relay closed the connection ({words or 'without a word'}).",
+        retry_after_seconds=int(hint[1]) / 1000 if hint else 0.0,
+    )
 
 
 class PollTransport:

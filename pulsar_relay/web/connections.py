@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from typing import Protocol
 
 RECONNECT_MILLISECONDS = 500
+RECONNECTS_A_SECOND = 250
+MOST_RECONNECT_MILLISECONDS = 60_000
+"""So many clients come back in an even stream rather than as one wave."""
 
 
 class Leaving(Protocol):
@@ -35,7 +38,8 @@ class OpenConnections:
         """When a connection that is ended now should come back: another time for each, so that the next
         relay is not met by all of them at once.
         """
-        return random.randint(RECONNECT_MILLISECONDS, 2 * RECONNECT_MILLISECONDS + len(self._open))
+        spread = 2 * RECONNECT_MILLISECONDS + len(self._open) * 1000 // RECONNECTS_A_SECOND
+        return random.randint(RECONNECT_MILLISECONDS, min(spread, MOST_RECONNECT_MILLISECONDS))
 
     async def drained(self) -> None:
         """Wait until nothing is open."""

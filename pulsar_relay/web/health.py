@@ -33,9 +33,10 @@ class ReadyHandler(ApiHandler):
 
     def get(self) -> None:
         report = self.probe.report()
-        is_ready = report.is_ready and self.relay.is_accepting
+        is_accepting = self.relay.is_accepting and not self.relay.is_leaving
+        is_ready = report.is_ready and is_accepting
         checks: dict[str, Any] = {leg.name: leg.as_json() for leg in report.legs}
-        checks["accepting"] = {"ok": self.relay.is_accepting}
+        checks["accepting"] = {"ok": is_accepting}
         if not is_ready:
             self.set_header("Retry-After", "1")
         self.answer({"ready": is_ready, "checks": checks}, 200 if is_ready else 503)
