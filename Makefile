@@ -5,7 +5,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-thespian lint format configuration clean environment test-environment
+.PHONY: help run test test-faults test-thespian lint format configuration clean environment test-environment
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,8 +13,11 @@ help: ## show this list
 run: environment ## install into .venv if need be, then start the relay (ARGS are flags of `pulsar-relay serve`)
 	@exec $(BIN)/pulsar-relay serve $(ARGS)
 
-test: lint ## lint, check types, run every test (ARGS go to pytest; without any, three tests run at a time)
-	$(BIN)/python -m pytest $(or $(ARGS),-n 3)
+test: lint ## lint, check types, run all tests but faults (ARGS go to pytest; without any, three at a time)
+	$(BIN)/python -m pytest -m "not faults" $(or $(ARGS),-n 3)
+
+test-faults: test-environment ## run what kills, stops and starves parts of a working relay (ARGS go to pytest)
+	$(BIN)/python -m pytest -m faults $(ARGS)
 
 test-thespian: test-environment ## run Thespian's own test suite on the relay's actor runtime
 	PATH="$(CURDIR)/$(BIN):$$PATH" tests/thespian_suite/run $(ARGS)

@@ -107,7 +107,7 @@ def _lose(n: int) -> Callable[[Run], None]:
 
 
 def _stored_after_fail(run: Run) -> None:
-    run.add(13, _answer(13, "fail", status=422), _answer(13, "fail", status=422))
+    run.add(13, _answer(13, "fail", code="refused"), _answer(13, "fail", code="refused"))
     run.store(13)
 
 
@@ -226,6 +226,10 @@ def _no_retry_after(run: Run) -> None:
     run.add(12, _answer(12, "info", status=503, code="store_unavailable"))
 
 
+def _refused_for_good(run: Run) -> None:
+    run.add(13, _answer(13, "fail", status=422, code="invalid_request"))
+
+
 def _no_code(run: Run) -> None:
     run.add(12, _answer(12, "info", status=503, retry_after="1"))
 
@@ -246,7 +250,7 @@ MUTANTS: dict[str, list[Callable[[Run], None]]] = {
     "phantom": [_see_what_is_not_there],
     "id-reused": [_see_another, _see_an_altered_payload],
     "late-answer": [_wait_too_long],
-    "rude-answer": [_plain_500, _no_retry_after, _no_code],
+    "rude-answer": [_plain_500, _no_retry_after, _no_code, _refused_for_good],
 }
 
 

@@ -18,7 +18,7 @@ way in which a promise was broken. Pure; it knows no socket and no file.
 | `phantom`           | delivered, but not stored, and no `reset` came after it                              |
 | `id-reused`         | delivered, but another message is stored under that id, and no `reset` came after it |
 | `late-answer`       | a publisher had to wait longer than ANSWER_SECONDS                                   |
-| `rude-answer`       | a 5xx without `Retry-After` or without a code, or a plain 500                        |
+| `rude-answer`       | a 4xx to a sound message; a 500; a 5xx without `Retry-After` or without a code       |
 
 What a `gap` or `reset` notice announced is none of these.
 """
@@ -290,7 +290,8 @@ class _Run:
                 text = f"{answer.seconds:.1f} s until {answer.status or answer.code}"
                 yield Anomaly("late-answer", topic, text, who, at=answer.at)
             status = answer.status or 0
-            if status == 500 or (status > 500 and not (answer.code and answer.retry_after)):
+            is_polite = status < 400 or (status > 500 and answer.code and answer.retry_after)
+            if not is_polite:
                 text = f"{status} {answer.code}, Retry-After {answer.retry_after}"
                 yield Anomaly("rude-answer", topic, text, who, at=answer.at)
 

@@ -1,0 +1,41 @@
+"""What fault scenarios are made of: a seed, relays on a Valkey that can be hurt, and a load."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+
+import pytest
+
+from tests.faults.load import Load
+from tests.relays import RelayProcess
+from tests.valkeys import RealValkey
+
+
+@pytest.fixture
+def seed() -> str:
+    """Decides what is left to chance. Printed; FAULTS_SEED in the environment brings a run back."""
+    chosen = os.environ.get("FAULTS_SEED") or secrets.token_hex(4)
+    print(f"FAULTS_SEED={chosen}")  # noqa: T201  # pytest shows it with a failure
+    return chosen
+
+
+@pytest.fixture
+def make_load(seed: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Load]:
+    """Makes loads: the relays' addresses, the store, and settings as for `Load`."""
+
+    def make(relays: list[str], store: RealValkey, **settings: object) -> Load:
+        return Load(tmp_path_factory.mktemp("load"), relays, store, seed, **settings)  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def make_relay_on(make_relay_process: Callable[..., RelayProcess]) -> Callable[..., RelayProcess]:
+    """Starts a relay on a Valkey, over its socket; further `serve` arguments as given."""
+
+    def make(store: RealValkey, *arguments: str) -> RelayProcess:
+        return make_relay_process("--set", f"valkey.unix_socket={store.socket_path}", *arguments).start()
+
+    return make
