@@ -50,7 +50,7 @@ SETTINGS = (
 QUICK_DEATH_SECONDS = 10.0
 """A server that dies younger than this makes its next start wait; an older one is restarted at once."""
 RETRY_STEP_SECONDS = 0.05
-RETRY_MOST_SECONDS = 1.0
+RETRY_MOST_SECONDS = 0.5
 """Waits double from the step to the most, so that a full disk that is freed is noticed within a second."""
 LOG_LOOK_SECONDS = 3600.0
 
