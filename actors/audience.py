@@ -91,8 +91,13 @@ class Audience:
         """Answer from memory, also while it is behind: what is there is right, and the rest follows."""
         fetch, memory = reader.fetch, self._memory
         if not memory.covers(fetch.cursor, proves=fetch.proves, epoch=fetch.epoch):
-            self._counters.hot_misses += 1
-            self._read_for(reader)
+            shared = memory.shared(fetch.cursor, fetch.max_messages, fetch.epoch)
+            if shared is not None:
+                self._counters.hot_hits += 1
+                self._answer(reader, shared, has_more=True)
+            else:
+                self._counters.hot_misses += 1
+                self._read_for(reader)
             return
         page = memory.page(fetch.cursor, fetch.max_messages)
         if page is None:
@@ -127,6 +132,7 @@ class Audience:
     def take_read(self, key: PageKey, page: StreamPage) -> None:
         """Answer those who waited for this page; memory may have to be filled up for some of them."""
         page = unbroken(page)
+        self._memory.share(*key, page)
         for reader in self._readers.take_page(key):
             fetch, notice = reader.fetch, reader.notice
             if fetch.proves and notice is None:

@@ -253,6 +253,21 @@ class TopicMemory:
             self._pages.put(cursor, max_messages, page, self.hot.size_between(cursor, page.last))
         return page
 
+    def share(self, cursor: MessageId, max_messages: int, page: StreamPage) -> None:
+        """Keep what was read from inside the stream for others who will ask for the same. The stream's end is
+        memory's own business, and a break must be judged for each reader.
+        """
+        is_inside = page.has_more and page.first_prev == cursor and page.position.epoch == self.epoch
+        if is_inside and self._pages.get(cursor, max_messages) is None:
+            size_bytes = sum([message.size_bytes for message in page.batch.messages])
+            self._pages.put(cursor, max_messages, page.batch, size_bytes)
+
+    def shared(self, cursor: MessageId, max_messages: int, epoch: str | None) -> Batch | None:
+        """A page that is kept, and follows `cursor` in this history; there is more behind it."""
+        if epoch and epoch != self.epoch:
+            return None
+        return self._pages.get(cursor, max_messages)
+
     # Giving back
 
     @property

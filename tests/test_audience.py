@@ -196,6 +196,18 @@ def test_subscribers_with_the_same_cursor_share_one_read_and_one_batch() -> None
     assert pages[0] is pages[1] is pages[2]
 
 
+def test_who_comes_a_little_later_for_the_same_messages_gets_the_same_batch_without_a_read() -> None:
+    bench, early, late = Bench(), Outsider(), Outsider()
+    bench.follow()
+    bench.fetch(early, nth(1), subscriber_id=1, limit=2)
+    bench.system.settle()
+    bench.fetch(late, nth(1), subscriber_id=2, limit=2)
+    assert not bench.topic.works
+    one, other = page(early), page(late)
+    assert one.batch is other.batch and other.has_more
+    assert (bench.counters.hot_hits, bench.counters.hot_misses) == (1, 1)
+
+
 def test_subscribers_at_the_same_place_in_memory_share_one_batch() -> None:
     bench, one, other = Bench(0), Outsider(), Outsider()
     bench.follow()

@@ -522,6 +522,34 @@ def test_readers_of_one_page_share_it() -> None:
     assert memory.page(nth(5), 2) is None
 
 
+def test_a_page_from_inside_the_stream_is_kept_for_those_who_come_soon_after() -> None:
+    memory = following(9)
+    page = page_of(2, 4, newest=9, has_more=True)
+    before = memory.size_bytes
+    memory.share(nth(1), 3, page)
+    assert memory.shared(nth(1), 3, None) is memory.shared(nth(1), 3, "e") is page.batch
+    assert memory.size_bytes > before
+    assert memory.shared(nth(1), 2, None) is memory.shared(nth(0), 3, None) is None
+    assert memory.shared(nth(1), 3, "f") is None, "its history is another one"
+    memory.age(0)
+    assert memory.shared(nth(1), 3, None) is None
+
+
+@pytest.mark.parametrize(
+    ("cursor", "page"),
+    [
+        (1, page_of(3, 4, newest=9, has_more=True)),
+        (1, page_of(2, 9)),
+        (1, page_of(2, 4, newest=9, epoch="f", has_more=True)),
+    ],
+    ids=["behind a gap", "at the end", "of another history"],
+)
+def test_other_pages_are_not(cursor: int, page: StreamPage) -> None:
+    memory = following(9)
+    memory.share(nth(cursor), 3, page)
+    assert memory.shared(nth(cursor), 3, None) is None
+
+
 def test_shared_pages_are_counted_and_given_back() -> None:
     memory = following(0)
     memory.absorb(run_of(1, 5))
