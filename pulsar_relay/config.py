@@ -248,6 +248,9 @@ def _unusable_valkey_settings(settings: Settings, origins: Mapping[str, str]) ->
             f"valkey.host ({origins['valkey.host']}) and valkey.unix_socket "
             f"({origins['valkey.unix_socket']}) name two servers; set one of them to null"
         )
+    if settings.uses_embedded_server and valkey.allowed_eviction_policy is not None:
+        name = "valkey.allowed_eviction_policy"
+        yield f"{name} ({origins[name]}) has no meaning for the embedded server, which never evicts"
     if valkey.tls_ca is not None and not valkey.tls:
         yield f"valkey.tls_ca ({origins['valkey.tls_ca']}) has no meaning without valkey.tls"
     if valkey.host is None:

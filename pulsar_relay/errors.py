@@ -92,8 +92,20 @@ _ROWS: tuple[tuple[str, int | None, int | None, int | None, str], ...] = (
         "The store cannot be reached at the moment. Try again."),
     ("store_full", 503, None, 5,
         "The store has no room at the moment; nothing was lost. Try again later."),
+    ("store_disk_failed", 503, None, 1,
+        "The store cannot write to its disk at the moment; nothing was lost. Try again."),
+    ("store_replicas_missing", 503, None, 1,
+        "The store misses replicas without which it takes no writes. Try again."),
     ("store_read_only", 503, None, 1,
-        "The store takes no writes at the moment. Try again."),
+        "The store is a replica at the moment and takes no writes. Try again."),
+    ("store_primary_down", 503, None, 1,
+        "The store is a replica that has lost its primary. Try again."),
+    ("store_cluster_down", 503, None, 1,
+        "A part of the store's cluster is down. Try again."),
+    ("store_moving", 503, None, 1,
+        "The store is moving this topic from one of its servers to another. Try again."),
+    ("store_crowded", 503, None, 1,
+        "The store accepts no more connections at the moment. Try again."),
     ("store_loading", 503, None, 1,
         "The store is starting and reads its data. Try again."),
     ("store_busy", 503, None, 1,
@@ -108,6 +120,10 @@ _ROWS: tuple[tuple[str, int | None, int | None, int | None, str], ...] = (
         "This relay is stopping. Try again; another one may answer."),
     ("internal_error", 500, 1011, 1,
         "Something went wrong inside the relay, and was logged. Try again."),
+
+# -------------------------------------------------------------------------------- why the relay is not ready
+    ("store_evicts", None, None, None,
+        "The store would forget messages when it is full; its `maxmemory-policy` must be `noeviction`."),
 
 # ------------------------------------------------------------------------------ frames: the connection stays
     ("binary_frame", None, None, None,

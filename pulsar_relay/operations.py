@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pulsar_relay import answers, schemas
+from pulsar_relay.errors import ERRORS
 from pulsar_relay.settings import Settings
 
 
@@ -65,14 +66,7 @@ _READ_BODY = (
     "body_too_large",
 )
 _STORE = (
-    "store_unavailable",
-    "store_loading",
-    "store_busy",
-    "store_full",
-    "store_read_only",
-    "store_denied",
-    "store_damaged",
-    "store_error",
+    *(code for code, kind in ERRORS.items() if code.startswith("store_") and kind.status),
     "shutting_down",
 )
 _PUBLISH = (

@@ -34,6 +34,7 @@ from pulsar_relay.metrics import MeteredStore, WorkerMetrics
 from pulsar_relay.relay import Relay
 from pulsar_relay.requests import RequestReader
 from pulsar_relay.settings import Settings
+from pulsar_relay.store.backing import Backing
 from pulsar_relay.store.client import make_client
 from pulsar_relay.store.embedded import EmbeddedValkey
 from pulsar_relay.store.feed import Feed
@@ -81,7 +82,9 @@ class Worker:
         self.waiters = Waiters()
         self._build_relay()
         self._canary = Canary(self.relay, self._client, self._name, PROBE_SECONDS)
-        self._probe = Probe(self._store, self._feed, PROBE_SECONDS, others=[self._canary.leg])
+        self._backing = Backing(self._client, valkey)
+        checks = {"valkey_write": self._store.probe, "eviction": self._backing.check_eviction}
+        self._probe = Probe(checks, self._feed, PROBE_SECONDS, others=[self._canary.leg])
         self.metrics.watch_readiness(self._probe.report, self._canary)
         self._retention = Retention(
             self._client,
@@ -107,9 +110,16 @@ class Worker:
         self.metrics.watch(self.relay)
 
     async def start(self) -> Ports:
-        """Returns when requests are answered. The store may still be away: then they are answered 503."""
+        """Returns when requests are answered. The store may still be away: then they are answered 503.
+
+        Raises MisfitError if the store is there and its settings do not back what the relay promises.
+        """
         settings = self._settings
         self.relay.start()
+        try:
+            await self._backing.refuse_misfit()
+        except StoreError as error:
+            logger.warning("store: cannot be asked for its settings yet (%s)", error.code)
         self._feed.start(self.relay.take_news, self.relay.compare_now)
         self._probe.start()
         self._canary.start()
@@ -222,7 +232,10 @@ def max_connections(configured: int) -> int:
 
 
 async def serve(settings: Settings) -> None:
-    """Run a relay until SIGTERM or SIGINT. Raises EmbeddedValkeyError or OSError if it cannot start."""
+    """Run a relay until SIGTERM or SIGINT.
+
+    Raises EmbeddedValkeyError, MisfitError or OSError if it cannot start.
+    """
     embedded = embedded_valkey(settings)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()

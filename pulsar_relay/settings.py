@@ -15,6 +15,11 @@ from pulsar_relay.kinds import Choice, Duration, FilePath, Size, Switch, Text, W
 
 _MIB = 1024 * 1024
 
+EVICTION_POLICIES = (
+    *("allkeys-lru", "allkeys-lfu", "allkeys-random"),
+    *("volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl"),
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
@@ -156,6 +161,14 @@ class ValkeySettings:
         null="the system's certificate store",
     )
     db: int = setting(Whole(0, 100_000), 0, "Number of the Valkey database.")
+    allowed_eviction_policy: str | None = setting(
+        Choice(EVICTION_POLICIES),
+        None,
+        "The `maxmemory-policy` Valkey may have although it evicts: when full it forgets messages, whole "
+        "topics and idempotency keys in silence, while every append says OK. The relay starts on no other "
+        "policy than `noeviction` and the one named here.",
+        null="none: Valkey must refuse writes when it is full",
+    )
     pool_size: int = setting(
         Whole(1, 10_000),
         100,

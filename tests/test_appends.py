@@ -15,6 +15,7 @@ from tests.stores import (
     PROMPT_SECONDS,
     OpenStore,
     assert_contiguous,
+    code_of,
     in_loop,
     open_store,
     publish,
@@ -445,7 +446,7 @@ async def _refused(opened: OpenStore, topic: str = "t") -> StoreError:
     ("settings", "code"),
     [
         ({"maxmemory": "1"}, "store_full"),
-        ({"min-replicas-to-write": "1"}, "store_read_only"),
+        ({"min-replicas-to-write": "1"}, "store_replicas_missing"),
     ],
     ids=["OOM", "NOREPLICAS"],
 )
@@ -490,7 +491,7 @@ async def test_a_read_only_server_is_told_as_such(make_valkey: MakeValkey) -> No
 
 
 @in_loop
-async def test_a_server_that_cannot_write_its_snapshot_is_told_as_read_only(make_valkey: MakeValkey) -> None:
+async def test_a_server_that_cannot_write_its_snapshot_is_told_as_such(make_valkey: MakeValkey) -> None:
     server = make_valkey(settings={"stop-writes-on-bgsave-error": "yes"}).start()
     (server.directory / "dump.rdb").mkdir()
     server.config("save", "1 1")
@@ -498,7 +499,7 @@ async def test_a_server_that_cannot_write_its_snapshot_is_told_as_read_only(make
         await opened.append("t", b"1")
 
         await until(lambda: _persistence(server)["rdb_last_bgsave_status"] == "err")
-        assert (await _refused(opened)).code == "store_read_only"
+        assert (await _refused(opened)).code == "store_disk_failed"
         server.config("save", "")
         await opened.append("t", b"2")
 
@@ -514,6 +515,46 @@ async def test_a_busy_server_is_told_as_such(make_valkey: MakeValkey) -> None:
         server.command("SCRIPT", "KILL")
         await hog
         await opened.append("t", b"2")
+
+
+@in_loop
+async def test_a_replica_without_its_primary_is_told_as_such(make_valkey: MakeValkey) -> None:
+    server = make_valkey(settings={"replica-serve-stale-data": "no"}).start()
+    async with open_store(server.socket_path) as opened:
+        await opened.append("t", b"1")
+        server.command("REPLICAOF", "127.0.0.1", "1")
+        assert (await _refused(opened)).code == "store_read_only"
+        assert await code_of(opened.store.position("t")) == "store_primary_down"
+        server.command("REPLICAOF", "NO", "ONE")
+        await opened.append("t", b"2")
+
+
+@in_loop
+async def test_a_cluster_with_a_part_down_is_told_as_such(make_valkey: MakeValkey) -> None:
+    server = make_valkey(settings={"cluster-enabled": "yes"}, tcp=True).start()
+    async with open_store("", valkey={"host": server.host, "port": server.port}) as opened:
+        assert (await _refused(opened)).code == "store_cluster_down"
+
+
+@in_loop
+async def test_a_user_without_the_right_to_append_is_told_as_such(make_valkey: MakeValkey) -> None:
+    server = make_valkey().start()
+    async with open_store(server.socket_path) as opened:
+        await opened.append("t", b"1")
+        server.command("ACL", "SETUSER", "default", "-xadd")
+        assert (await _refused(opened)).code == "store_denied"
+        server.command("ACL", "SETUSER", "default", "+@all")
+        await opened.append("t", b"2")
+
+
+@in_loop
+async def test_a_server_without_room_for_a_connection_is_told_as_such(make_valkey: MakeValkey) -> None:
+    server = make_valkey(settings={"maxclients": "1"}).start()
+    async with open_store(server.socket_path) as opened:
+        with server.client() as occupant:
+            occupant.ping()
+            assert (await _refused(opened)).code == "store_crowded"
+        await until_code(lambda: opened.append("t", b"1"), None, 1.0)
 
 
 def _persistence(server: RealValkey) -> dict[str, object]:

@@ -42,6 +42,7 @@ def test_a_relay_that_can_write_is_ready_and_names_each_leg(relay: RunningWorker
     assert told["ready"] is True
     assert {name: check["ok"] for name, check in told["checks"].items()} == {
         "valkey_write": True,
+        "eviction": True,
         "feed": True,
         "delivery": True,
         "accepting": True,

@@ -182,7 +182,7 @@ async def test_a_server_without_room_for_another_client_has_carried_out_nothing(
         async with _line(server.socket_path) as line:
             with pytest.raises(StoreError) as caught:
                 await line.call("PING")
-            assert caught.value.code == "store_unavailable"
+            assert caught.value.code == "store_crowded"
             assert not caught.value.is_outcome_unknown
             occupant.close()
             await until_code(lambda: line.call("PING"), None)
@@ -238,8 +238,9 @@ async def test_many_callers_of_a_server_that_is_away_make_few_attempts_to_connec
         while time.monotonic() < deadline:
             await asyncio.gather(*[code_of(line.call("PING")) for _ in range(20)])
             tried += 20
-        assert tried > proxy.connections * 10
-        assert proxy.connections <= 12
+        # Each attempt that fails takes a second connection, to hear whether there is no room.
+        assert tried > proxy.connections * 5
+        assert proxy.connections <= 2 * 12
 
 
 @in_loop

@@ -49,7 +49,7 @@ def _legs(report: ProbeReport) -> dict[str, str | None]:
 
 
 def test_before_the_first_write_it_is_not_ready() -> None:
-    report = Probe(_Writing(), _Hearing(), 1.0, clock=_Clock()).report()
+    report = Probe({"valkey_write": _Writing().probe}, _Hearing(), 1.0, clock=_Clock()).report()
     assert not report.is_ready
     assert _legs(report) == {"valkey_write": "store_unavailable", "feed": None}
     assert report.legs[0].as_json() == {
@@ -62,7 +62,7 @@ def test_before_the_first_write_it_is_not_ready() -> None:
 @in_loop
 async def test_a_write_makes_it_ready_for_some_seconds() -> None:
     store, feed, clock = _Writing(), _Hearing(), _Clock()
-    probe = Probe(store, feed, 3600.0, clock=clock)
+    probe = Probe({"valkey_write": store.probe}, feed, 3600.0, clock=clock)
     probe.start()
     try:
         await until(lambda: probe.report().is_ready)
@@ -79,7 +79,7 @@ async def test_a_write_makes_it_ready_for_some_seconds() -> None:
 @in_loop
 async def test_a_success_long_ago_proves_nothing() -> None:
     store, feed, clock = _Writing(), _Hearing(), _Clock()
-    probe = Probe(store, feed, 0.001, deadline_seconds=60.0, clock=clock)
+    probe = Probe({"valkey_write": store.probe}, feed, 0.001, deadline_seconds=60.0, clock=clock)
     probe.start()
     try:
         await until(lambda: probe.report().is_ready)
@@ -99,7 +99,7 @@ async def test_a_success_long_ago_proves_nothing() -> None:
 async def test_a_write_that_is_refused_or_hangs_is_told_with_its_code_and_heals() -> None:
     store, feed = _Writing(), _Hearing()
     clock = _Clock()
-    probe = Probe(store, feed, 0.001, deadline_seconds=0.05, clock=clock)
+    probe = Probe({"valkey_write": store.probe}, feed, 0.001, deadline_seconds=0.05, clock=clock)
     probe.start()
     try:
         await until(lambda: probe.report().is_ready)
@@ -116,7 +116,7 @@ async def test_a_write_that_is_refused_or_hangs_is_told_with_its_code_and_heals(
 @in_loop
 async def test_a_feed_that_does_not_hear_makes_it_not_ready() -> None:
     store, feed = _Writing(), _Hearing()
-    probe = Probe(store, feed, 3600.0, clock=_Clock())
+    probe = Probe({"valkey_write": store.probe}, feed, 3600.0, clock=_Clock())
     probe.start()
     try:
         await until(lambda: probe.report().is_ready)
@@ -128,8 +128,55 @@ async def test_a_feed_that_does_not_hear_makes_it_not_ready() -> None:
 
 
 @in_loop
+async def test_each_check_is_a_leg_and_none_waits_for_another(caplog: pytest.LogCaptureFixture) -> None:
+    stuck, failing = _Writing(), _Writing()
+    stuck.outcome, failing.outcome = None, StoreError("store_evicts", "set noeviction")
+    probe = Probe(
+        {"sound": _Writing().probe, "stuck": stuck.probe, "failing": failing.probe},
+        _Hearing(),
+        3600.0,
+        deadline_seconds=0.05,
+        clock=_Clock(),
+    )
+    probe.start()
+    try:
+        await until(lambda: "not ready" in caplog.text)
+        assert _legs(probe.report()) == {
+            "sound": None,
+            "stuck": "store_unavailable",
+            "failing": "store_evicts",
+            "feed": None,
+        }
+        assert caplog.messages == [
+            "not ready: stuck: store_unavailable",
+            "not ready: failing: store_evicts: set noeviction",
+        ]
+    finally:
+        await probe.stop()
+
+
+@in_loop
+async def test_a_check_with_a_bug_fails_its_leg_and_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    outcomes = [ValueError("a bug"), None]
+
+    async def check() -> None:
+        outcome = outcomes.pop(0) if len(outcomes) > 1 else outcomes[0]
+        if outcome is not None:
+            raise outcome
+
+    probe = Probe({"checked": check}, _Hearing(), 0.001, clock=_Clock())
+    probe.start()
+    try:
+        await until(lambda: probe.report().is_ready)
+        assert "a check failed" in caplog.text
+        assert "not ready: checked: internal_error" in caplog.text
+    finally:
+        await probe.stop()
+
+
+@in_loop
 async def test_stopping_may_come_early_and_twice() -> None:
-    probe = Probe(_Writing(), _Hearing(), 1.0)
+    probe = Probe({"valkey_write": _Writing().probe}, _Hearing(), 1.0)
     await probe.stop()
     probe.start()
     await probe.stop()
@@ -140,7 +187,7 @@ async def test_stopping_may_come_early_and_twice() -> None:
 async def test_a_real_server_that_dies_comes_back_or_fills_up_is_seen(make_valkey: MakeValkey) -> None:
     server = make_valkey().start()
     async with open_store(server.socket_path, starts_feed=True) as opened:
-        probe = Probe(opened.store, opened.feed, 0.01)
+        probe = Probe({"valkey_write": opened.store.probe}, opened.feed, 0.01)
         probe.start()
         try:
             await until(lambda: probe.report().is_ready)
@@ -162,7 +209,7 @@ async def test_a_real_server_that_dies_comes_back_or_fills_up_is_seen(make_valke
 async def test_a_paused_server_is_seen_within_the_deadline(make_valkey: MakeValkey, pauses: int) -> None:
     server = make_valkey().start()
     async with open_store(server.socket_path, starts_feed=True) as opened:
-        probe = Probe(opened.store, opened.feed, 0.01, deadline_seconds=0.1)
+        probe = Probe({"valkey_write": opened.store.probe}, opened.feed, 0.01, deadline_seconds=0.1)
         probe.start()
         try:
             for _ in range(pauses):

@@ -279,7 +279,7 @@ async def test_the_probe_is_refused_where_an_append_would_be(make_valkey: MakeVa
         assert await code_of(opened.store.probe()) == "store_full"
         server.config("maxmemory", "0")
         server.config("min-replicas-to-write", "1")
-        assert await code_of(opened.store.probe()) == "store_read_only"
+        assert await code_of(opened.store.probe()) == "store_replicas_missing"
         server.config("min-replicas-to-write", "0")
         await opened.store.probe()
         server.kill()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,8 +21,8 @@ class UnusableError(click.ClickException):
 
     exit_code = 2
 
-    def __init__(self, error: ConfigError) -> None:
-        super().__init__("\n".join(error.problems))
+    def __init__(self, problems: Iterable[str]) -> None:
+        super().__init__("\n".join(problems))
 
     def show(self, file: object = None) -> None:
         for problem in self.message.split("\n"):
@@ -61,7 +61,7 @@ def load_settings(
         given = [*_given(flags), *map(assignment, assignments)]
         return load(file=file, environment=os.environ, flags=given)
     except ConfigError as error:
-        raise UnusableError(error) from error
+        raise UnusableError(error.problems) from error
 
 
 def _flagged() -> list[Key]:

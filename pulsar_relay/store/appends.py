@@ -122,11 +122,11 @@ class Appends:
                 pause *= random.uniform(0.5, 1.0)
                 # After one unknown outcome even a definite refusal of the repetition does not tell what
                 # became of the first attempt: the next one may. And a store that was away is not back before
-                # it has loaded its data.
+                # it has loaded its data, and others have come back to it too.
                 may_repeat = (
                     error.code == "store_unavailable"
                     or is_outcome_unknown
-                    or (was_away and error.code == "store_loading")
+                    or (was_away and error.code in ("store_loading", "store_crowded"))
                 )
                 if not may_repeat or isinstance(error, StaleBatchError) or loop.time() + pause >= deadline:
                     raise StoreError(

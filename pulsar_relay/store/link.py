@@ -26,7 +26,7 @@ from valkey.exceptions import ValkeyError
 
 from pulsar_relay import __version__
 from pulsar_relay.settings import ValkeySettings
-from pulsar_relay.store.refusals import ANSWERS, refusal, unreachable
+from pulsar_relay.store.refusals import ANSWERS, TOO_MANY_CLIENTS, crowded, refusal, unreachable
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ Word = str | bytes | int | float
 """One word of a command."""
 
 READ_BYTES = 256 * 1024
+GREETING_SECONDS = 0.05
 KEEPALIVE = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
 """Seconds, seconds, probes: an idle connection that a firewall forgot is noticed within a minute."""
 
@@ -93,6 +94,26 @@ class Endpoint:
                 arguments["tls"] = ssl.create_default_context(cafile=settings.tls_ca)
         return cls(kind, settings.connect_timeout_seconds, settings.command_timeout_seconds, arguments)
 
+    async def greeting(self) -> str:
+        """What the server says on a new connection before it is asked anything; nothing, if all is well.
+
+        One with too many clients says so and hangs up, mostly before it was written to; who began by writing
+        saw a failed write only.
+        """
+        heard = b""
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(GREETING_SECONDS):
+                where = self.arguments
+                if "path" in where:
+                    reader, writer = await asyncio.open_unix_connection(where["path"])
+                else:
+                    reader, writer = await asyncio.open_connection(where["host"], where["port"])
+                try:
+                    heard = await reader.readline()
+                finally:
+                    writer.close()
+        return heard.decode("utf-8", "replace")
+
 
 class Link:
     """Made open by `Link.open`. `on_reply` gets each reply, and each message of a subscription, in order; an
@@ -124,7 +145,10 @@ class Link:
                 await connection.connect()
         except (ValkeyError, OSError) as error:
             await _abandon(connection)
-            raise unreachable(error) from error
+            told = unreachable(error)
+            if told.code == "store_unavailable" and TOO_MANY_CLIENTS in await endpoint.greeting():
+                told = crowded()
+            raise told from error
         except BaseException:
             await _abandon(connection)
             raise

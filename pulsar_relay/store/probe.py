@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,14 +18,12 @@ from actors.ports import StoreError
 logger = logging.getLogger(__name__)
 
 DEADLINE_SECONDS = 2.0
-"""Time a write has before it counts as failed."""
+"""Time a check has before it counts as failed."""
 STALE_SECONDS = 5.0
-"""A success older than this proves nothing any more; also when the loop had no time for another probe."""
+"""A success older than this proves nothing any more; also when the loop had no time for another round."""
 
-
-class ProbedStore(Protocol):
-    async def probe(self) -> None:
-        """Write something, as an append would have to; raises StoreError where an append would be refused."""
+Check = Callable[[], Awaitable[None]]
+"""Returns where all is well, raises StoreError with the code of what is wrong. May be cancelled."""
 
 
 class ProbedFeed(Protocol):
@@ -63,34 +61,45 @@ class ProbeReport:
         return all(leg.failure is None for leg in self.legs)
 
 
+class _Checked:
+    """What came of a check last."""
+
+    __slots__ = ("check", "detail", "failure", "succeeded_at")
+
+    def __init__(self, check: Check) -> None:
+        self.check = check
+        self.failure: str | None = "store_unavailable"
+        self.detail = ""
+        self.succeeded_at: float | None = None
+
+
 class Probe:
-    """Writes to the store every `interval_seconds`, and remembers how that went. `clock` is monotonic; what
-    `others` say is part of the report.
+    """Runs all `checks`, together, every `interval_seconds`, and remembers how each went: a leg of its name.
+    The feed and `others`, which check themselves, are legs too. `clock` is monotonic.
     """
 
     def __init__(
         self,
-        store: ProbedStore,
+        checks: Mapping[str, Check],
         feed: ProbedFeed,
         interval_seconds: float,
         *,
-        deadline_seconds: float = DEADLINE_SECONDS,
         others: Sequence[Callable[[], Leg]] = (),
+        deadline_seconds: float = DEADLINE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._store = store
+        self._checked = {name: _Checked(check) for name, check in checks.items()}
         self._feed = feed
+        self._others = others
         self._interval_seconds = interval_seconds
         self._deadline_seconds = deadline_seconds
-        self._others = others
         self._stale_seconds = max(STALE_SECONDS, 2 * (interval_seconds + deadline_seconds))
         self._clock = clock
-        self._written_at: float | None = None
-        self._failure: str | None = "store_unavailable"
+        self._told: dict[str, str] = {}
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin at once; `report` is not ready before the first success."""
+        """Begin at once; `report` is not ready before each check succeeded once."""
         self._task = asyncio.get_running_loop().create_task(self._run(), name="probe")
 
     async def stop(self) -> None:
@@ -104,13 +113,12 @@ class Probe:
     def report(self) -> ProbeReport:
         """Returns at once; asks nobody."""
         now = self._clock()
-        return ProbeReport(
-            (
-                self._leg("valkey_write", self._failure, self._written_at, now),
-                self._leg("feed", self._feed.failure, self._feed.heard_at, now),
-                *[leg() for leg in self._others],
-            )
-        )
+        legs = [
+            self._leg(name, checked.failure, checked.succeeded_at, now)
+            for name, checked in self._checked.items()
+        ]
+        feed = self._leg("feed", self._feed.failure, self._feed.heard_at, now)
+        return ProbeReport((*legs, feed, *[leg() for leg in self._others]))
 
     def _leg(self, name: str, failure: str | None, succeeded_at: float | None, now: float) -> Leg:
         age = None if succeeded_at is None else now - succeeded_at
@@ -120,20 +128,31 @@ class Probe:
 
     async def _run(self) -> None:
         while True:
-            await self._write()
+            await asyncio.gather(*[self._look(checked) for checked in self._checked.values()])
+            self._tell()
             await asyncio.sleep(self._interval_seconds)
 
-    async def _write(self) -> None:
+    async def _look(self, checked: _Checked) -> None:
         try:
             async with asyncio.timeout(self._deadline_seconds):
-                await self._store.probe()
+                await checked.check()
         except TimeoutError:
-            failure: str | None = "store_unavailable"
+            checked.failure, checked.detail = "store_unavailable", ""
         except StoreError as error:
-            failure = error.code
+            checked.failure, checked.detail = error.code, error.detail
+        except Exception:  # a bug; a probe that ended would leave its last report standing
+            logger.exception("probe: a check failed")
+            checked.failure, checked.detail = "internal_error", ""
         else:
-            failure = None
-            self._written_at = self._clock()
-        if failure != self._failure and (failure is None or self._failure is None):
-            logger.log(logging.WARNING if failure else logging.INFO, "store: %s", failure or "takes writes")
-        self._failure = failure
+            checked.failure = None
+            checked.succeeded_at = self._clock()
+
+    def _tell(self) -> None:
+        """One log line for each leg that has begun to fail, and for each that is sound again."""
+        for name, checked in self._checked.items():
+            if checked.failure is not None and name not in self._told:
+                self._told[name] = checked.failure
+                text = f"{checked.failure}: {checked.detail}" if checked.detail else checked.failure
+                logger.warning("not ready: %s: %s", name, text)
+            elif checked.failure is None and name in self._told:
+                logger.info("sound again: %s, after %s", name, self._told.pop(name))

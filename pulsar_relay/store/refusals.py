@@ -26,20 +26,22 @@ logger = logging.getLogger(__name__)
 
 _CODES = {
     "OOM": "store_full",
-    "MISCONF": "store_read_only",
-    "NOREPLICAS": "store_read_only",
-    "READONLY": "store_read_only",
+    "MISCONF": "store_disk_failed",
+    "NOREPLICAS": "store_replicas_missing",
     "LOADING": "store_loading",
     "BUSY": "store_busy",
-    "CLUSTERDOWN": "store_unavailable",
-    "MASTERDOWN": "store_unavailable",
-    "TRYAGAIN": "store_unavailable",
-    "UNBLOCKED": "store_unavailable",
+    "CLUSTERDOWN": "store_cluster_down",
+    "TRYAGAIN": "store_moving",
     "NOAUTH": "store_denied",
     "WRONGPASS": "store_denied",
     "NOPERM": "store_denied",
     "WRONGTYPE": "store_damaged",
     "DAMAGED": "store_damaged",
+}
+_DEPOSED = {
+    "READONLY": "store_read_only",
+    "UNBLOCKED": "store_read_only",
+    "MASTERDOWN": "store_primary_down",
 }
 _KINDS: tuple[tuple[type[Exception], str], ...] = (
     # valkey-py cuts the first word off the texts of these.
@@ -57,9 +59,16 @@ ANSWERS: tuple[type[Exception], ...] = (
 )
 """What valkey-py raises when Valkey has answered with an error; the connection goes on."""
 LOGGED_CHARACTERS = 120
+DENIED_IN_SCRIPT = "ACL failure in script"
+TOO_MANY_CLIENTS = "max number of clients reached"
 
 CODES = frozenset(
-    {*_CODES.values(), *dict(_KINDS).values(), "store_error", "store_unavailable", "overloaded"}
+    {
+        *_CODES.values(),
+        *_DEPOSED.values(),
+        *dict(_KINDS).values(),
+        *("store_crowded", "store_error", "store_unavailable", "overloaded"),
+    }
 )
 """Every code a StoreError of this package can have."""
 
@@ -87,7 +96,10 @@ def refusal(answer: Exception) -> StoreError:
     for kind, code in _KINDS:
         if isinstance(answer, kind):
             return StoreError(code)
-    code = _CODES.get(str(answer).split(" ", 1)[0], "")
+    word = str(answer).split(" ", 1)[0]
+    if word in _DEPOSED:
+        return DeposedError(_DEPOSED[word])
+    code = "store_denied" if str(answer).startswith(DENIED_IN_SCRIPT) else _CODES.get(word, "")
     if not code:
         # A bug of ours, or a setting nobody thought of. After `with args` Valkey quotes what it was sent.
         text = str(answer).split(" with args", 1)[0][:LOGGED_CHARACTERS]
@@ -103,9 +115,14 @@ def unreachable(error: Exception) -> StoreError:
     for one in (error, error.__cause__):
         if isinstance(one, ANSWERS):
             return refusal(one)
-    if isinstance(error, MaxConnectionsError) or "max number of clients" in str(error):
-        return StoreError("store_unavailable", "the store accepts no more connections")
+    if isinstance(error, MaxConnectionsError) or TOO_MANY_CLIENTS in str(error):
+        return crowded()
     return StoreError("store_unavailable")
+
+
+def crowded() -> StoreError:
+    """What it means that the server has as many clients as it may: nothing was sent."""
+    return StoreError("store_crowded")
 
 
 def lost() -> StoreError:

@@ -62,10 +62,10 @@ def test_a_full_disk_refuses_writes_at_once_while_reads_and_sockets_live(
         talk.subscribe(topic)
         small_disk.fill(leave_bytes=MIB)
         first = publisher.post_until_refused(PAYLOAD)
-        assert is_refused_at_once(first, "store_read_only"), first
+        assert is_refused_at_once(first, "store_disk_failed"), first
         talk.messages(len(publisher.acknowledged))
         before = connections_received(server)
-        stays_refused(publisher, talk, relay.url, topic, "store_read_only")
+        stays_refused(publisher, talk, relay.url, topic, "store_disk_failed")
         # A command that is refused is no reason to connect anew. Who asks here and the readers make a few.
         assert connections_received(server) < before + 5
         small_disk.free()
@@ -124,7 +124,7 @@ def test_a_snapshot_that_fails_stops_nothing_unless_the_operator_wants_it(
         talk.messages(1)
         assert snapshot() == "err"
         if stops_writes == "yes":
-            stays_refused(publisher, talk, relay.url, topic, "store_read_only")
+            stays_refused(publisher, talk, relay.url, topic, "store_disk_failed")
             obstacle.rmdir()
             assert snapshot() == "ok"
             assert publisher.post_until_taken(PAYLOAD, key="refused", seconds=10) < BACK_SECONDS
