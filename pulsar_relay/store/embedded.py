@@ -53,6 +53,7 @@ RETRY_STEP_SECONDS = 0.05
 RETRY_MOST_SECONDS = 0.5
 """Waits double from the step to the most, so that a full disk that is freed is noticed within a second."""
 LOG_LOOK_SECONDS = 3600.0
+CHILD_SECONDS = 0.5
 
 logger = logging.getLogger(__name__)
 
@@ -262,7 +263,7 @@ class EmbeddedValkey:
             try:
                 for leftover in leftovers:
                     logger.info("embedded valkey pid %d: is still running here, ending it", leftover.pid)
-                    await leftover.end(self._stop_timeout_seconds)
+                    await leftover.end(self._patience(leftover))
             finally:
                 for leftover in leftovers:
                     leftover.close()
@@ -273,6 +274,13 @@ class EmbeddedValkey:
                 )
             if not leftovers:
                 await asyncio.sleep(RETRY_STEP_SECONDS)
+
+    def _patience(self, leftover: ServerProcess) -> float:
+        """Seconds for an orderly end. A child that rewrites a dead server's data has nothing to put in order,
+        and does not always heed SIGTERM."""
+        known = self._directory.recorded()
+        is_server = known is not None and known.pid == leftover.pid
+        return self._stop_timeout_seconds if is_server else min(CHILD_SECONDS, self._stop_timeout_seconds)
 
     def _leftovers(self, *, is_locked: bool) -> list[ServerProcess]:
         """What holds the lock, and the recorded server: somebody may have removed the lock's file."""
