@@ -133,6 +133,14 @@ class RelayProcess:
         assert self._process is not None
         self._process.send_signal(number)
 
+    def pause(self) -> None:
+        """SIGSTOP: connections stay open and accepted, and nothing answers."""
+        self.signal(signal.SIGSTOP)
+        os.waitpid(self.pid, os.WUNTRACED)
+
+    def resume(self) -> None:
+        self.signal(signal.SIGCONT)
+
     def kill(self) -> None:
         """SIGKILL; its Valkey goes on running, for the next start to adopt."""
         self.signal(signal.SIGKILL)
@@ -157,6 +165,7 @@ class RelayProcess:
     def close(self) -> None:
         """End the relay and its Valkey, in whatever state they are. The data stays."""
         if self.is_running:
+            self.resume()
             self.stop()
         self._dismiss_watchdog()
         self._end_valkey()

@@ -9,8 +9,11 @@ from collections.abc import Callable
 import pytest
 
 from tests.faults.load import Load
+from tests.faults.proxy import FaultProxy, make_proxy
 from tests.relays import RelayProcess
 from tests.valkeys import RealValkey
+
+__all__ = ["make_load", "make_proxy", "make_relay_on", "seed"]
 
 
 @pytest.fixture
@@ -33,9 +36,15 @@ def make_load(seed: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
 
 @pytest.fixture
 def make_relay_on(make_relay_process: Callable[..., RelayProcess]) -> Callable[..., RelayProcess]:
-    """Starts a relay on a Valkey, over its socket; further `serve` arguments as given."""
+    """Starts a relay on a Valkey, over its socket, or on what a proxy leads to; with further arguments for
+    `serve`.
+    """
 
-    def make(store: RealValkey, *arguments: str) -> RelayProcess:
-        return make_relay_process("--set", f"valkey.unix_socket={store.socket_path}", *arguments).start()
+    def make(store: RealValkey | FaultProxy, *arguments: str) -> RelayProcess:
+        if isinstance(store, FaultProxy):
+            place = ["--set", f"valkey.host={store.host}", "--set", f"valkey.port={store.port}"]
+        else:
+            place = ["--set", f"valkey.unix_socket={store.socket_path}"]
+        return make_relay_process(*place, *arguments).start()
 
     return make

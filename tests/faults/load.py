@@ -32,7 +32,7 @@ from pulsar_relay.store import schema
 from tests.faults.consumers import ConsumersPlan
 from tests.faults.history import History, Verdict, judge
 from tests.faults.producers import LAST_SECONDS, ProducersPlan
-from tests.faults.records import Answered, Content, Log, LogReader, Record, Stored
+from tests.faults.records import Answered, Content, Detached, Log, LogReader, Record, Stored
 from tests.relays import REPOSITORY, environment
 from tests.valkeys import TIMEOUT_SCALE, RealValkey
 
@@ -125,6 +125,8 @@ class Load:
         self._answers: list[Answered] = []
         self._oks = 0
         self._children: list[Child] = []
+        self.history = History()
+        """All records of the run, once it is finished."""
 
     def __enter__(self) -> Self:
         self._consumers = self._start("consumers", self._consuming)
@@ -171,6 +173,15 @@ class Load:
             assert time.monotonic() < deadline, f"in vain for {seconds} s: {what}; {self._answers[-3:]}"
             time.sleep(0.01)
 
+    def detached(self, *kinds: str) -> list[Detached]:
+        """Of a finished run, how sessions of consumers of these kinds ended, in the order of each."""
+        return [
+            record
+            for records in self.history.consumers.values()
+            for record in records
+            if isinstance(record, Detached) and record.consumer.rstrip("0123456789") in kinds
+        ]
+
     def last(self, seconds: float) -> None:
         """Let a fault last; the load goes on meanwhile."""
         time.sleep(seconds)
@@ -200,7 +211,8 @@ class Load:
         }
         self._consumers.order({"newest": newest, "seconds": DRAIN_SECONDS})
         assert self._consumers.answer() == "drained"
-        verdict = judge(History.of(self._records()), cuts=cuts, wipes=wipes, trimmed=trimmed)
+        self.history = History.of(self._records())
+        verdict = judge(self.history, cuts=cuts, wipes=wipes, trimmed=trimmed)
         found = [anomaly for anomaly in verdict.anomalies if anomaly.kind not in allowed]
         assert not found, self._shown("anomalies", found)
         notices = [] if allows_notices else verdict.notices

@@ -73,9 +73,9 @@ class Producer:
             await asyncio.sleep(AGAIN_SECONDS)
 
     async def _attempt(self, content: Content, body: object, key: str) -> str:
-        url = self._plan.relays[self._relay]
+        relay = self._plan.relays[self._relay]
         began = time.monotonic()
-        self._log.write(Sent(began, self._topic, content, url))
+        self._log.write(Sent(began, self._topic, content, relay))
         try:
             response = await self._connections[self._relay].request(
                 "POST",
@@ -85,14 +85,24 @@ class Producer:
                 seconds=self._plan.timeout_seconds,
             )
         except (UnsentError, LostError) as error:
-            now = time.monotonic()
-            outcome = "fail" if isinstance(error, UnsentError) else "info"
-            record = Answered(now, self._topic, content, outcome, seconds=now - began, code=str(error))  # type: ignore[arg-type]
+            record = self._unanswered(error, content, began)
         else:
             record = self._judged(response, content, began)
+        record = msgspec.structs.replace(record, relay=relay)
         self._log.write(record)
         is_final = record.outcome == "fail" and record.status is not None
         return "refused for good" if is_final else record.outcome
+
+    def _unanswered(self, error: UnsentError | LostError, content: Content, began: float) -> Answered:
+        now = time.monotonic()
+        return Answered(
+            now,
+            self._topic,
+            content,
+            "fail" if isinstance(error, UnsentError) else "info",
+            seconds=now - began,
+            code=str(error),
+        )
 
     def _judged(self, response: Response, content: Content, began: float) -> Answered:
         now = time.monotonic()

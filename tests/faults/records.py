@@ -73,6 +73,7 @@ class Answered(msgspec.Struct, frozen=True, tag=True):
     code: str | None = None
     """The error's word in the answer, or why there was none."""
     retry_after: str | None = None
+    relay: str = ""
 
 
 class Attached(msgspec.Struct, frozen=True, tag=True):
