@@ -24,4 +24,5 @@ class Counters:
     lagging_subscribers: int = 0
     demotions: int = 0
     trimmed_messages: int = 0
+    takeovers: int = 0
     topics_failed: int = 0

@@ -9,14 +9,16 @@ from actors.subscription import Stage, Subscription
 
 
 class LongPoll:
-    """`has_delivered`: a message was given to the sink. `is_expired`: its time is over. `failure`: why the
-    last question that failed did."""
+    """`has_delivered`: a message was given to the sink. `is_expired`: its time is over. `is_ending`: it is
+    answered as soon as what its client was given is stored. `failure`: why the last question that failed did.
+    """
 
-    __slots__ = ("failure", "has_delivered", "is_expired")
+    __slots__ = ("failure", "has_delivered", "is_ending", "is_expired")
 
     def __init__(self) -> None:
         self.has_delivered = False
         self.is_expired = False
+        self.is_ending = False
         self.failure = "store_unavailable"
 
     def is_over(self, subscriptions: Collection[Subscription]) -> bool:

@@ -110,6 +110,19 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """A connection speaks for a named client. Of two claims the later one has the higher `generation`.
+
+    `cursors`: what the client acknowledged; `delivered`: the last message of a topic it was given. Both for
+    those topics where there is one.
+    """
+
+    generation: int
+    cursors: Mapping[str, MessageId]
+    delivered: Mapping[str, MessageId]
+
+
+@dataclass(frozen=True, slots=True)
 class HistoryPage:
     """Messages in the direction asked. Expired ones are left out, so a page can be short, even empty, with
     more behind it; `end` is where the next one goes on, None if there was nothing."""
@@ -179,12 +192,36 @@ class Store(Protocol):
     def delete(self, topic: str) -> Awaitable[Position | None]:
         """Delete the stream; its ids are never given again. None if there was no such topic."""
 
-    def acknowledge(self, client_id: str, cursors: Mapping[str, MessageId]) -> Awaitable[None]:
-        """Move a named client's acknowledged cursors forward; one that lies behind the stored cursor
-        changes nothing."""
+    def claim(
+        self, client_id: str, subscriber_id: int, topics: Sequence[str], *, is_held: bool
+    ) -> Awaitable[Claim]:
+        """Have a connection speak for a named client, alone: all workers are told. Again by the same
+        connection it only asks for more topics. `is_held`: it did before; StoreError `taken_over` if another
+        one has claimed since."""
 
-    def acknowledged(self, client_id: str, topics: Sequence[str]) -> Awaitable[Mapping[str, MessageId]]:
-        """The named client's acknowledged cursors, for those topics it has one for."""
+    def acknowledge(
+        self,
+        client_id: str,
+        subscriber_id: int | None,
+        cursors: Mapping[str, MessageId],
+        *,
+        proves: bool,
+    ) -> Awaitable[Mapping[str, MessageId]]:
+        """Move a named client's acknowledged cursors forward, and return the stored ones: a cursor that lies
+        behind changes nothing. All or nothing: StoreError `taken_over` if another connection than this one
+        speaks for the client (None: nobody's word is checked), `ahead_of_stream` if it `proves` and a cursor
+        lies behind all that its topic ever gave."""
+
+    def mark(self, client_id: str, delivered: Mapping[str, MessageId]) -> Awaitable[None]:
+        """Remember the last messages a named client was given; a mark only moves forward."""
+
+    def release(
+        self, client_id: str, subscriber_id: int, delivered: Mapping[str, MessageId]
+    ) -> Awaitable[None]:
+        """`mark`, and the connection speaks for the client no more; if another one does by now, it stays."""
+
+    def claims(self, client_ids: Sequence[str]) -> Awaitable[Mapping[str, int]]:
+        """The generation of each client's latest claim, of those that have one."""
 
 
 class Archive(Protocol):
@@ -228,6 +265,9 @@ class Sink(Protocol):
     def complete(self, cursors: Mapping[str, MessageId], has_more: bool, failure: str | None) -> None:
         """A long-poll is over: answer with what was delivered. `failure`: the error code if some topic
         could never be read."""
+
+    def taken_over(self) -> None:
+        """Another connection speaks for this one's client now: say so and close."""
 
     def fail(self) -> None:
         """The subscriber's actor failed: close the connection, the client may come back with its cursor."""

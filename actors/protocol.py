@@ -1,4 +1,5 @@
-"""Every message between actors. What passes through the ports to the outside world stands in `ports.py`.
+"""Every message between actors. What passes through the ports to the outside world stands in `ports.py`,
+what is about named clients in `consumer_protocol.py`.
 
 Commands are imperative (`Publish`), facts are past (`Appended`). A message is a value: whoever receives one
 must not change it. All messages for a topic travel through the `DirectoryActor`, which creates the topic's
@@ -164,6 +165,7 @@ class StartSubscriber:
     subscriber_id: int
     sink: Sink
     directory: object
+    claims: object
     store: Store
     page_max_messages: int
     completes: bool
@@ -187,7 +189,8 @@ class Wanted:
 @dataclass(frozen=True, slots=True)
 class Subscribe:
     """Add subscriptions; a topic already subscribed starts anew from its new place. `ref` is the client's,
-    given back."""
+    given back. `client_id` names the client that the connection speaks for from now on, None if that is not
+    new."""
 
     wanted: tuple[Wanted, ...]
     ref: object = None

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import islice
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 _NUMBER_BITS = 64
 _NUMBER_MASK = (1 << _NUMBER_BITS) - 1
@@ -127,6 +127,8 @@ class Message:
         self.expires_at_ms = expires_at_ms
         self.item: bytes | None = None
 
+    is_redelivered: ClassVar[bool] = False
+
     @property
     def timestamp(self) -> str:
         """When the message was appended, ISO-8601."""
@@ -139,6 +141,26 @@ class Message:
 
     def __repr__(self) -> str:
         return f"Message({self.topic!r}, {self.id_text!r}, {len(self.payload)} bytes)"
+
+
+class Redelivered(Message):
+    """A message that a named client was given before, or may have been; it has an item of its own."""
+
+    __slots__ = ()
+    is_redelivered = True
+
+    @classmethod
+    def of(cls, message: Message) -> Redelivered:
+        return cls(
+            message.topic,
+            message.id,
+            message.id_text,
+            message.prev,
+            message.payload,
+            message.metadata,
+            message.expires_at_ms,
+            message._timestamp,
+        )
 
 
 class Batch:
@@ -189,6 +211,11 @@ class Batch:
             return None
         rest = [message for message in self.messages if message.id > cursor]
         return Batch(self.topic, rest, self.last, cursor)
+
+    def redelivered(self, given: MessageId) -> Batch:
+        """The same for one client, to whom what is at or below `given` comes again."""
+        messages = [Redelivered.of(message) if message.id <= given else message for message in self.messages]
+        return Batch(self.topic, messages, self.last, self.prev)
 
     def unexpired(self, now_ms: int) -> Batch:
         """The batch without the messages whose time to live has passed; the batch itself if none has."""

@@ -18,9 +18,11 @@ from typing import Any, ClassVar
 
 from thespian.actors import ActorExitRequest
 
-from actors.acknowledgements import AckBatch, Acknowledgements
+from actors.announcements import Announcements
+from actors.consumer import Consumer, Leaving, MarkDue, Recall
+from actors.consumer_protocol import Claimed
 from actors.long_poll import LongPoll
-from actors.ports import Notice, StoreError
+from actors.ports import StoreError
 from actors.protocol import (
     Acknowledge,
     Delivered,
@@ -40,17 +42,10 @@ from actors.protocol import (
     WentLive,
 )
 from actors.runtime import LoopActor, Performed, PerformFailed
-from actors.stream import Batch, MessageId
+from actors.stream import Batch
 from actors.subscription import Stage, SubscribeRequest, Subscription, Subscriptions
 
 RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0)
-
-
-@dataclass(frozen=True, slots=True)
-class _Recalling:
-    """The tag under which acknowledged cursors come back."""
-
-    subscriptions: Sequence[Subscription]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,51 +59,57 @@ class SubscriberActor(LoopActor):
 
     def __init__(self) -> None:
         self._subscriptions = Subscriptions()
-        self._client_id: str | None = None
+        self._consumer: Consumer | None = None
         self._is_paused = False
 
     def receiveMessage(self, message: Any, sender: Any) -> None:
         self._handlers[type(message)](self, message)
 
     def on_start(self, start: StartSubscriber) -> None:
+        self._start = start
         self._id = start.subscriber_id
         self._sink = start.sink
         self._directory = start.directory
-        self._store = start.store
         self._page_max_messages = start.page_max_messages
         self._poll = LongPoll() if start.completes else None
         self._counters = start.counters
-        self._acknowledgements = Acknowledgements(self, start.store, start.sink)
+        self._announcements = Announcements(start.sink, start.counters)
 
     # Subscribing
 
     def on_subscribe(self, subscribe: Subscribe) -> None:
-        client_id = subscribe.client_id or self._client_id
-        if client_id is None and any(wanted.start is Start.ACKED for wanted in subscribe.wanted):
-            self._sink.refuse("client_id_required", "offset acked needs a client_id", subscribe.ref)
+        code = self._name(subscribe)
+        if code is not None:
+            self._sink.refuse(code, "", subscribe.ref)
             return
-        self._client_id = client_id
         request = SubscribeRequest(subscribe.ref, subscribe.wanted)
-        acknowledged = []
         for subscription in request.subscriptions.values():
             self._drop(subscription.topic)
             self._subscriptions.add(subscription)
-            if subscription.start is Start.ACKED:
-                acknowledged.append(subscription)
-            else:
+            if self._consumer is None:
                 self._begin(subscription)
-        if acknowledged:
-            self._recall(acknowledged)
+        if self._consumer is not None:
+            self._recall(self._consumer, list(request.subscriptions.values()))
         self._confirm_if_located(request)
         self._fetch_parked()
 
-    def _recall(self, subscriptions: Sequence[Subscription]) -> None:
-        assert self._client_id is not None
+    def _name(self, subscribe: Subscribe) -> str | None:
+        """Take the client's name, if it has one; the error code if that cannot be."""
+        client_id = subscribe.client_id
+        if self._consumer is None:
+            if client_id is not None:
+                self._consumer = Consumer(self, self._start, client_id)
+            elif any(wanted.start is Start.ACKED for wanted in subscribe.wanted):
+                return "client_id_required"
+        elif client_id not in (None, self._consumer.client_id):
+            return "client_id_changed"
+        return None
+
+    def _recall(self, consumer: Consumer, subscriptions: Sequence[Subscription]) -> None:
         for subscription in subscriptions:
             self._subscriptions.enter(subscription, Stage.LOCATING)
             self._subscriptions.ask(subscription)
-        topics = [subscription.topic for subscription in subscriptions]
-        self.perform(self._store.acknowledged(self._client_id, topics), _Recalling(subscriptions))
+        consumer.recall(subscriptions)
 
     def _begin(self, subscription: Subscription) -> None:
         if self._poll is not None and subscription.has_place:
@@ -187,8 +188,7 @@ class SubscriberActor(LoopActor):
         # If another topic's page filled the outbox meanwhile, this one is read again later: its cursor has
         # not moved.
         if not self._is_paused:
-            notice = page.notice or self._gap(subscription, page.batch.prev)
-            self._take_answer(subscription, notice, page.batch)
+            self._announcements.answered(subscription, page.notice, page.batch.prev, page.batch)
             subscription.has_more = page.has_more
             self._deliver(subscription, page.batch)
             self._fetch_parked()
@@ -202,40 +202,13 @@ class SubscriberActor(LoopActor):
             self._leave(subscription)
             self._park(subscription)
             return
-        self._take_answer(subscription, went.notice or self._gap(subscription, went.cursor))
+        self._announcements.answered(subscription, went.notice, went.cursor)
         self._subscriptions.enter(subscription, Stage.LIVE)
         subscription.cursor = went.cursor
         subscription.epoch = went.epoch
         subscription.has_more = False
         self._fetch_parked()
         self._complete_if_over()
-
-    def _take_answer(
-        self, subscription: Subscription, notice: Notice | None, batch: Batch | None = None
-    ) -> None:
-        """The topic has answered: the cursor is proved, or its break is announced here."""
-        subscription.failures = 0
-        subscription.is_answered = True
-        subscription.proves = True
-        if subscription.is_foreign:
-            subscription.is_foreign = False
-            first = batch.messages[0].id_text if batch is not None and len(batch) else None
-            notice = Notice("reset", subscription.topic, "unknown_cursor", None, first)
-        if notice is not None:
-            subscription.epoch = None
-            if notice.kind == "gap":
-                self._counters.gaps += 1
-            else:
-                self._counters.resets += 1
-            self._sink.notify(notice)
-
-    def _gap(self, subscription: Subscription, prev: MessageId) -> Notice | None:
-        """What the topic should have told, had it seen that its answer begins behind the cursor: there is no
-        silent gap, whatever is wrong with it."""
-        if not subscription.proves or subscription.is_foreign or prev <= subscription.cursor:
-            return None
-        self._counters.unannounced_gaps += 1
-        return Notice("gap", subscription.topic, "unknown", prev.number - subscription.cursor.number)
 
     def on_delivered(self, delivered: Delivered) -> None:
         subscription = self._subscriptions.get(delivered.topic)
@@ -263,10 +236,14 @@ class SubscriberActor(LoopActor):
         self._complete_if_over()
 
     def _deliver(self, subscription: Subscription, batch: Batch) -> None:
-        subscription.cursor = batch.last
+        before, subscription.cursor = subscription.cursor, batch.last
         if not len(batch):
             return
         self._counters.messages_delivered += len(batch)
+        if before < subscription.given:
+            batch = batch.redelivered(subscription.given)
+        if self._consumer is not None:
+            self._consumer.note_delivery(batch.topic, batch.last)
         if self._sink.deliver(batch):
             self._pause()
         if self._poll is not None:
@@ -295,8 +272,8 @@ class SubscriberActor(LoopActor):
         subscription = self._subscriptions.current(retry.topic, retry.ticket, Stage.RETRYING)
         if subscription is None:
             return
-        if subscription.start is Start.ACKED:
-            self._recall([subscription])
+        if self._consumer is not None and not subscription.is_recalled:
+            self._recall(self._consumer, [subscription])
         elif subscription.request is not None:
             self._begin(subscription)
         else:
@@ -326,39 +303,57 @@ class SubscriberActor(LoopActor):
             self._counters.lagging_subscribers -= 1
             self._fetch_parked()
 
-    # Acknowledgement
+    # The named client
 
     def on_acknowledge(self, acknowledge: Acknowledge) -> None:
-        topic, ref = acknowledge.topic, acknowledge.ref
-        if topic is None and len(self._subscriptions) == 1:
-            topic = next(iter(self._subscriptions.all())).topic
-        if self._client_id is None:
-            self._sink.refuse("client_id_required", "subscribe with a client_id to acknowledge", ref)
-        elif topic is None and len(self._subscriptions):
-            self._sink.refuse("topic_ambiguous", "name the topic of the acknowledged message", ref)
-        elif topic is None or topic not in self._subscriptions:
-            self._sink.refuse("not_subscribed", "only messages of subscribed topics are acknowledged", ref)
+        if self._consumer is None:
+            self._sink.refuse("client_id_required", "", acknowledge.ref)
         else:
-            self._acknowledgements.add(self._client_id, topic, acknowledge)
+            self._consumer.acknowledge(acknowledge, self._subscriptions)
+
+    def on_claimed(self, claimed: Claimed) -> None:
+        if self._consumer is not None:
+            self._consumer.hear(claimed)
+            self._end_if_deposed(self._consumer)
+
+    def on_mark_due(self, _due: MarkDue) -> None:
+        if self._consumer is not None:
+            self._consumer.mark()
 
     def on_performed(self, performed: Performed) -> None:
-        tag = performed.tag
-        if isinstance(tag, AckBatch):
-            self._acknowledgements.stored(tag)
-            return
-        for subscription in _still_locating(tag):
-            subscription.place(performed.result.get(subscription.topic))
-            self._begin(subscription)
+        tag, consumer = performed.tag, self._consumer
+        assert consumer is not None, tag
+        if isinstance(tag, Leaving):
+            self._answer_poll()
+        elif isinstance(tag, Recall):
+            for subscription in consumer.recalled(tag, performed.result):
+                self._begin(subscription)
+            self._end_if_deposed(consumer)
+        else:
+            consumer.stored(tag)
 
     def on_perform_failed(self, failed: PerformFailed) -> None:
         code = failed.error.code if isinstance(failed.error, StoreError) else "internal_error"
-        tag = failed.tag
-        if isinstance(tag, AckBatch):
-            self._acknowledgements.fail(tag, code)
-            return
-        for subscription in _still_locating(tag):
-            self._retry_later(subscription, code)
-        self._complete_if_over()
+        tag, consumer = failed.tag, self._consumer
+        assert consumer is not None, tag
+        if isinstance(tag, Leaving):
+            self._answer_poll()
+        elif not isinstance(tag, Recall):
+            consumer.fail(tag, code)
+        elif code == "taken_over":
+            consumer.is_deposed = True
+        else:
+            for subscription in tag.subscriptions:
+                if subscription.stage is Stage.LOCATING:
+                    self._retry_later(subscription, code)
+            self._complete_if_over()
+        self._end_if_deposed(consumer)
+
+    def _end_if_deposed(self, consumer: Consumer) -> None:
+        if consumer.is_deposed:
+            self._counters.takeovers += 1
+            self._sink.taken_over()
+            self.on_disconnect()
 
     # The end
 
@@ -368,9 +363,23 @@ class SubscriberActor(LoopActor):
             self._complete_if_over()
 
     def _complete_if_over(self) -> None:
-        if self._poll is not None and self._poll.is_over(self._subscriptions.all()):
-            self._poll.answer(self._sink, self._subscriptions.all())
-            self.on_disconnect()
+        poll = self._poll
+        if poll is None or poll.is_ending or not poll.is_over(self._subscriptions.all()):
+            return
+        poll.is_ending = True
+        if self._consumer is None:
+            self._answer_poll()
+            return
+        for subscription in self._subscriptions.all():
+            self._leave(subscription)
+            self._subscriptions.enter(subscription, Stage.OVER)
+        # Before the answer: who has it and asks again must find what it was given.
+        self._consumer.leave()
+
+    def _answer_poll(self) -> None:
+        assert self._poll is not None
+        self._poll.answer(self._sink, self._subscriptions.all())
+        self.on_disconnect()
 
     def on_disconnect(self, _disconnect: Disconnect | ActorExitRequest | None = None) -> None:
         for subscription in self._subscriptions.all():
@@ -378,7 +387,8 @@ class SubscriberActor(LoopActor):
         if self._is_paused:
             self._is_paused = False
             self._counters.lagging_subscribers -= 1
-        self._acknowledgements.end()
+        if self._consumer is not None and (self._poll is None or not self._poll.is_ending):
+            self._consumer.leave()
         self.stop()
 
     def on_failure(self, error: BaseException, message: Any, sender: Any) -> None:
@@ -397,6 +407,8 @@ class SubscriberActor(LoopActor):
         Subscribe: on_subscribe,
         Unsubscribe: on_unsubscribe,
         Acknowledge: on_acknowledge,
+        Claimed: on_claimed,
+        MarkDue: on_mark_due,
         Expire: on_expire,
         Disconnect: on_disconnect,
         ActorExitRequest: on_disconnect,
@@ -405,7 +417,3 @@ class SubscriberActor(LoopActor):
         Performed: on_performed,
         PerformFailed: on_perform_failed,
     }
-
-
-def _still_locating(tag: _Recalling) -> list[Subscription]:
-    return [subscription for subscription in tag.subscriptions if subscription.stage is Stage.LOCATING]

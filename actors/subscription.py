@@ -40,16 +40,20 @@ class Stage(Enum):
 class Subscription:
     """`proves`: `cursor` must be shown to be part of the stream, True unless it is only a place to begin at.
     `epoch`: the history the cursor is from, None if nobody said. `ticket`: of the last question asked.
-    `is_answered`: the topic has said what there is after the cursor, or that there is nothing.
+    `given`: what is at or below it was given to the named client before, or may have been. `is_recalled`:
+    that, and where the client stands, is known. `is_answered`: the topic has said what there is after the
+    cursor, or that there is nothing.
     """
 
     __slots__ = (
         "cursor",
         "epoch",
         "failures",
+        "given",
         "has_more",
         "is_answered",
         "is_foreign",
+        "is_recalled",
         "proves",
         "request",
         "stage",
@@ -65,6 +69,8 @@ class Subscription:
         self.stage = Stage.LOCATING
         self.ticket = 0
         self.failures = 0
+        self.given = BEGINNING
+        self.is_recalled = False
         self.is_answered = False
         self.has_more = False
         self.is_foreign = wanted.start is Start.UNKNOWN

@@ -100,6 +100,12 @@ class MessageItem(Answer):
         allow_none=True,
         metadata=about("As published; null if there was none.", {"source": "galaxy"}),
     )
+    redelivered = fields.Boolean(
+        metadata=about(
+            "Present, and true, if the relay gave it to this `client_id` before; it may not have arrived.",
+            True,
+        )
+    )
 
 
 class NoticeItem(Answer):

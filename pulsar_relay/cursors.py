@@ -15,12 +15,13 @@ from zlib import crc32
 from actors.protocol import Start
 from actors.stream import MessageId
 
+ACKED = "acked"
 _WORDS = {
     "": Start.EARLIEST,
     "earliest": Start.EARLIEST,
     "latest": Start.LATEST,
     "last": Start.LATEST,
-    "acked": Start.ACKED,
+    ACKED: Start.ACKED,
 }
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _POSITION = re.compile(r"([0-9a-z]{1,13})-([0-9a-z]{1,13})", re.ASCII)

@@ -25,11 +25,10 @@ from pulsar_relay.json_text import Fields, JsonError
 from pulsar_relay.loading import Location, load_texts, refused_text, split_object
 from pulsar_relay.message_reader import MessageReader, PublishRequest
 from pulsar_relay.requests import IDEMPOTENCY_KEY_MAX_LENGTH, idempotency_key
-from pulsar_relay.schemas import EXAMPLE_ID, Request, about, publish_schema
+from pulsar_relay.schemas import EXAMPLE_ID, Request, about, client_id_field, publish_schema
 from pulsar_relay.settings import PublishSettings, SubscriberSettings
 
 REF_MAX_BYTES = 1024
-CLIENT_ID_MAX_LENGTH = 255
 
 _FRAME: Location = ("frame",)
 
@@ -144,13 +143,7 @@ def subscribe_schema(settings: SubscriberSettings) -> type[Request]:
                 {"jobs": "9f86d081884c7d65"},
             ),
         )
-        client_id = Text(
-            CLIENT_ID_MAX_LENGTH,
-            1,
-            allow_none=True,
-            load_default=None,
-            metadata=about("Under this name acknowledgements are kept.", "galaxy-handler-1"),
-        )
+        client_id = client_id_field()
         ref = _ref()
 
     return Subscribe

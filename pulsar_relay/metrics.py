@@ -19,6 +19,7 @@ from actors.counters import Counters
 from actors.ports import (
     Appended,
     Archive,
+    Claim,
     Description,
     HistoryPage,
     Position,
@@ -54,10 +55,13 @@ LATENCY_BOUNDS_SECONDS = (
 
 
 OPERATIONS = (
-    *("append", "read", "follow", "position", "positions", "trim", "delete", "acknowledge", "acknowledged"),
+    *("append", "read", "follow", "position", "positions", "trim", "delete", "acknowledge", "claim"),
+    *("mark", "release", "claims"),
     *("history", "describe", "topics", "topic_count"),
 )
 """What `MeteredStore` tells apart."""
+ANSWERS = ("taken_over", "ahead_of_stream")
+"""What a store that works well says to a client that does not."""
 STORE_ERRORS = ("overloaded", *(code for code in ERRORS if code.startswith("store_")))
 
 
@@ -196,6 +200,11 @@ class WorkerMetrics:
             "Times a slow subscriber was sent to read from its cursor.",
             counters.demotions,
         )
+        yield (
+            "relay_takeovers",
+            "Connections closed because another one presented their client_id; growing, two share a name.",
+            counters.takeovers,
+        )
         yield "relay_messages_trimmed", "Messages removed by retention.", counters.trimmed_messages
         yield (
             "relay_topics_failed",
@@ -225,7 +234,8 @@ class MeteredStore:
         try:
             return await awaitable
         except StoreError as error:
-            metrics.valkey_errors[error.code] += 1
+            if error.code not in ANSWERS:
+                metrics.valkey_errors[error.code] += 1
             raise
         except Exception:
             # A bug of ours; where it goes it is logged.
@@ -258,11 +268,31 @@ class MeteredStore:
     async def delete(self, topic: str) -> Position | None:
         return await self._metered("delete", self._store.delete(topic))
 
-    async def acknowledge(self, client_id: str, cursors: Mapping[str, MessageId]) -> None:
-        await self._metered("acknowledge", self._store.acknowledge(client_id, cursors))
+    async def claim(
+        self, client_id: str, subscriber_id: int, topics: Sequence[str], *, is_held: bool
+    ) -> Claim:
+        claim = self._store.claim(client_id, subscriber_id, topics, is_held=is_held)
+        return await self._metered("claim", claim)
 
-    async def acknowledged(self, client_id: str, topics: Sequence[str]) -> Mapping[str, MessageId]:
-        return await self._metered("acknowledged", self._store.acknowledged(client_id, topics))
+    async def acknowledge(
+        self,
+        client_id: str,
+        subscriber_id: int | None,
+        cursors: Mapping[str, MessageId],
+        *,
+        proves: bool,
+    ) -> Mapping[str, MessageId]:
+        stored = self._store.acknowledge(client_id, subscriber_id, cursors, proves=proves)
+        return await self._metered("acknowledge", stored)
+
+    async def mark(self, client_id: str, delivered: Mapping[str, MessageId]) -> None:
+        await self._metered("mark", self._store.mark(client_id, delivered))
+
+    async def release(self, client_id: str, subscriber_id: int, delivered: Mapping[str, MessageId]) -> None:
+        await self._metered("release", self._store.release(client_id, subscriber_id, delivered))
+
+    async def claims(self, client_ids: Sequence[str]) -> Mapping[str, int]:
+        return await self._metered("claims", self._store.claims(client_ids))
 
     async def history(
         self, topic: str, cursor: MessageId | None, max_messages: int, max_bytes: int, *, descends: bool

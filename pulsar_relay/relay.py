@@ -16,6 +16,8 @@ from typing import Any, TypeVar, cast
 from thespian.actors import ActorSystem
 
 from actors.archive import ArchiveActor
+from actors.claims import ClaimsActor
+from actors.consumer_protocol import Claimed, CompareClaims, StartClaims
 from actors.counters import Counters
 from actors.directory import DirectoryActor
 from actors.ports import Archive, Dedupe, Description, Draft, HistoryPage, Publish, Sink, Store, WallClock
@@ -117,6 +119,8 @@ class Relay:
             self._store, self._limits, self.clock, self.counters, self._tick_seconds, self._compare_seconds
         )
         self.base.tell(self._directory, start)
+        self._claims = self._system.createActor(ClaimsActor)
+        self.base.tell(self._claims, StartClaims(self._store))
         self._start_archive()
 
     def _start_archive(self) -> None:
@@ -132,8 +136,12 @@ class Relay:
     def take_news(self, fed: Fed) -> None:
         self.base.tell(self._directory, fed)
 
+    def take_claim(self, client_id: str, generation: int) -> None:
+        self.base.tell(self._claims, Claimed(client_id, generation))
+
     def compare_now(self) -> None:
         self.base.tell(self._directory, CompareNow())
+        self.base.tell(self._claims, CompareClaims())
 
     # What producers ask
 
@@ -161,6 +169,7 @@ class Relay:
             next(self._subscriber_ids),
             sink,
             self._directory,
+            self._claims,
             self._store,
             max_messages or self._page_max_messages,
             completes,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from pulsar_relay import json_text
-from pulsar_relay.cursors import read_last_event_id
+from pulsar_relay.cursors import ACKED, read_last_event_id
 from pulsar_relay.errors import FieldError, RelayError
 from pulsar_relay.fields import is_topic_name
 from pulsar_relay.json_text import Fields, JsonError
@@ -17,6 +17,7 @@ from pulsar_relay.message_reader import ItemError as ItemError
 from pulsar_relay.message_reader import MessageReader
 from pulsar_relay.message_reader import PublishRequest as PublishRequest
 from pulsar_relay.schemas import (
+    CLIENT_ID_MAX_LENGTH,
     POLL_MIN_TIMEOUT_SECONDS,
     BulkQuery,
     TopicsQuery,
@@ -36,13 +37,15 @@ class PollRequest:
     """`since` is topic to cursor text, never empty, None for a poll without cursors.
 
     It may name topics that are not asked for; that it names any at all shows a client that keeps cursors, so
-    a topic it does not name must not begin with the next message.
+    a topic it does not name must not begin with the next message. It says `acked` only if there is a
+    `client_id`.
     """
 
     topics: Sequence[str]
     since: Mapping[str, str] | None
     timeout_seconds: float
     limit: int
+    client_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ class StreamRequest:
 
     topics: Sequence[str]
     since: Mapping[str, str] | None
+    client_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,7 @@ class _PlainPoll(msgspec.Struct):
     since: dict[str, str | None] | None = None
     timeout: float | None = None
     limit: int | None = None
+    client_id: str | None = None
 
 
 class RequestReader:
@@ -90,7 +95,7 @@ class RequestReader:
         self._messages = MessageReader(publish)
         self._limits = poll
         self._bulk_query = BulkQuery()
-        self._poll_fields = Fields("topics", "since", "timeout", "limit")
+        self._poll_fields = Fields("topics", "since", "timeout", "limit", "client_id")
         self._poll = poll_schema(poll)()
         self._poll_query = poll_query_schema(poll)()
         self._plain_poll = msgspec.json.Decoder(_PlainPoll)
@@ -123,12 +128,12 @@ class RequestReader:
     def any_poll(self, body: bytes) -> PollRequest:
         """The request in `body`, by the schema alone."""
         found = load_texts(self._poll, split_object(self._poll_fields, body, BODY), BODY)
-        return self._poll_request(found["topics"], found["since"], found["timeout"], found["limit"])
+        return self._poll_request(**found)
 
     def poll_query(self, query: Query) -> PollRequest:
         found = load_query(self._poll_query, query)
-        since = _spread(found["since"], found["topics"])
-        return self._poll_request(found["topics"], since, found["timeout"], found["limit"])
+        found["since"] = _spread(found["since"], found["topics"])
+        return self._poll_request(**found)
 
     def stream_query(self, query: Query, last_event_id: str | None) -> StreamRequest:
         found = load_query(self._stream_query, query)
@@ -136,7 +141,7 @@ class RequestReader:
         since = (
             read_last_event_id(last_event_id, topics) if last_event_id else _spread(found["since"], topics)
         )
-        return StreamRequest(topics, since)
+        return StreamRequest(topics, _named(since, found["client_id"]), found["client_id"])
 
     def history_query(self, query: Query) -> HistoryRequest:
         found = load_query(self._history_query, query)
@@ -166,25 +171,37 @@ class RequestReader:
             return None
         if plain.limit is not None and plain.limit < 1:
             return None
+        if plain.client_id is not None and not 1 <= len(plain.client_id) <= CLIENT_ID_MAX_LENGTH:
+            return None
         since = {topic: cursor or "" for topic, cursor in plain.since.items()} if plain.since else None
-        return self._poll_request(list(dict.fromkeys(topics)), since, plain.timeout, plain.limit)
+        topics = list(dict.fromkeys(topics))
+        return self._poll_request(topics, since, plain.timeout, plain.limit, plain.client_id)
 
     def _poll_request(
         self,
         topics: Sequence[str],
         since: Mapping[str, str] | None,
-        timeout_seconds: float | None,
+        timeout: float | None,
         limit: int | None,
+        client_id: str | None,
     ) -> PollRequest:
         limits = self._limits
         return PollRequest(
             topics,
-            since or None,
+            _named(since or None, client_id),
             limits.default_timeout_seconds
-            if timeout_seconds is None
-            else min(max(timeout_seconds, POLL_MIN_TIMEOUT_SECONDS), limits.max_timeout_seconds),
+            if timeout is None
+            else min(max(timeout, POLL_MIN_TIMEOUT_SECONDS), limits.max_timeout_seconds),
             limits.default_limit_messages if limit is None else min(limit, limits.max_limit_messages),
+            client_id,
         )
+
+
+def _named(since: Mapping[str, str] | None, client_id: str | None) -> Mapping[str, str] | None:
+    """`since`, if it is for somebody with a name or asks for no place that is kept by name."""
+    if client_id is None and since and ACKED in since.values():
+        raise RelayError("client_id_required")
+    return since
 
 
 def check_content_type(value: str | None) -> None:

@@ -22,6 +22,7 @@ from pulsar_relay.fields import (
     Payload,
     QueryCursors,
     Seconds,
+    Text,
     Texts,
     TopicName,
     TopicNames,
@@ -31,6 +32,7 @@ from pulsar_relay.json_text import Items
 from pulsar_relay.settings import PollSettings, PublishSettings
 
 EXAMPLE_ID = "1700000000000-1"
+CLIENT_ID_MAX_LENGTH = 255
 POLL_MIN_TIMEOUT_SECONDS = 1.0
 HISTORY_DEFAULT_LIMIT = 10
 TOPICS_DEFAULT_LIMIT = 100
@@ -138,7 +140,7 @@ _NO_SINCE = (
 )
 _IN_QUERY = (
     "One cursor for all topics, or `topic:cursor` pairs with commas between them; also `earliest` and "
-    "`latest`."
+    "`latest`, and with a `client_id` `acked`."
 )
 
 
@@ -156,13 +158,15 @@ def poll_schema(settings: PollSettings) -> type[Request]:
             allow_none=True,
             load_default=None,
             metadata=about(
-                f"{_SINCE} {_NO_SINCE} A topic without a cursor, while others have one, begins where the"
-                " oldest of these was given out.",
+                f"{_SINCE} `acked` is the last message that this `client_id` acknowledged. {_NO_SINCE} A"
+                " topic without a cursor, while others have one, begins where the oldest of these was given"
+                " out.",
                 {"jobs": EXAMPLE_ID},
             ),
         )
         timeout = _timeout(settings)
         limit = _limit(settings)
+        client_id = client_id_field()
 
     return Poll
 
@@ -176,6 +180,7 @@ def poll_query_schema(settings: PollSettings) -> type[Request]:
         )
         timeout = _timeout(settings)
         limit = _limit(settings)
+        client_id = client_id_field()
 
     return PollQuery
 
@@ -191,8 +196,24 @@ def stream_query_schema(max_topics: int) -> type[Request]:
                 "earliest",
             ),
         )
+        client_id = client_id_field()
 
     return StreamQuery
+
+
+def client_id_field() -> Text:
+    """Who reads. Of all connections that say the same, the last one reads."""
+    return Text(
+        CLIENT_ID_MAX_LENGTH,
+        1,
+        allow_none=True,
+        load_default=None,
+        metadata=about(
+            "A name of your own: under it the relay keeps what you acknowledged. A connection that presents "
+            "it takes over from the one that did before, which is ended with `taken_over`.",
+            "galaxy-handler-1",
+        ),
+    )
 
 
 def _query_topics(max_topics: int) -> TopicNames:

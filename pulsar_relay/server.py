@@ -120,7 +120,7 @@ class Worker:
             await self._backing.refuse_misfit()
         except StoreError as error:
             logger.warning("store: cannot be asked for its settings yet (%s)", error.code)
-        self._feed.start(self.relay.take_news, self.relay.compare_now)
+        self._feed.start(self.relay.take_news, self.relay.compare_now, self.relay.take_claim)
         self._probe.start()
         self._canary.start()
         self._retention.start()

@@ -4,6 +4,7 @@ All pure, and all by putting ready bytes together: a payload is never parsed or 
 is made once, by whoever needs it first, and every transport wraps the same bytes:
 
     item        {"type":"message","message_id":…,"topic":…,"payload":…,"timestamp":…,"metadata":…}
+                and for a client that was given it before: ,"redelivered":true}
     frame       FIN+text, length, item
     event       id: …⏎ event: message⏎ data: item⏎⏎, as a chunk of an HTTP/1.1 response
     answer      {"messages":[item,…],…}
@@ -40,13 +41,14 @@ def item(message: Message) -> bytes:
     found = message.item
     if found is None:
         found = message.item = (
-            b'{"type":"message","message_id":"%b","topic":%b,"payload":%b,"timestamp":%b,"metadata":%b}'
+            b'{"type":"message","message_id":"%b","topic":%b,"payload":%b,"timestamp":%b,"metadata":%b%b}'
             % (
                 message.id_text.encode(),
                 _quoted(message.topic),
                 message.payload,
                 _quoted(message.timestamp),
                 message.metadata or b"null",
+                b',"redelivered":true' if message.is_redelivered else b"",
             )
         )
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from actors.ports import Appended, Draft, Position, Publish, StreamPage
+from actors.ports import Appended, Claim, Draft, Position, Publish, StoreError, StreamPage
 from actors.protocol import Fed
 from actors.stream import BEGINNING, Batch, Message, MessageId
 
@@ -138,6 +138,9 @@ class ScriptedStore:
         self.followed: set[str] = set()
         self.trims: list[tuple[str, int]] = []
         self.stored_cursors: dict[str, dict[str, MessageId]] = {}
+        self.marks: dict[str, dict[str, MessageId]] = {}
+        self.claimed: dict[str, tuple[int, int | None]] = {}
+        """Of each client the generation of its last claim, and who speaks for it."""
 
     def stream(self, topic: str = "t") -> ModelStream:
         return self.streams.setdefault(topic, ModelStream(topic))
@@ -180,20 +183,64 @@ class ScriptedStore:
     def delete(self, topic: str) -> Any:
         return Call("delete", lambda: self.stream(topic).delete(), (topic,))
 
-    def acknowledge(self, client_id: str, cursors: Mapping[str, MessageId]) -> Any:
-        def run() -> None:
-            stored = self.stored_cursors.setdefault(client_id, {})
-            for topic, cursor in cursors.items():
-                stored[topic] = max(stored.get(topic, BEGINNING), cursor)
+    def claim(self, client_id: str, subscriber_id: int, topics: Sequence[str], *, is_held: bool) -> Any:
+        def run() -> Claim:
+            generation, holder = self.claimed.get(client_id, (0, None))
+            if holder != subscriber_id:
+                if is_held and generation:
+                    raise StoreError("taken_over")
+                generation += 1
+                self.claimed[client_id] = generation, subscriber_id
+            cursors, marks = self.stored_cursors.get(client_id, {}), self.marks.get(client_id, {})
+            return Claim(
+                generation,
+                {topic: cursors[topic] for topic in topics if topic in cursors},
+                {topic: marks[topic] for topic in topics if topic in marks},
+            )
 
-        return Call("acknowledge", run, (client_id, dict(cursors)))
+        return Call("claim", run, (client_id, subscriber_id, tuple(topics), is_held))
 
-    def acknowledged(self, client_id: str, topics: Sequence[str]) -> Any:
+    def acknowledge(
+        self, client_id: str, subscriber_id: int | None, cursors: Mapping[str, MessageId], *, proves: bool
+    ) -> Any:
         def run() -> dict[str, MessageId]:
-            stored = self.stored_cursors.get(client_id, {})
-            return {topic: stored[topic] for topic in topics if topic in stored}
+            if proves and any(cursor > self.stream(topic).newest for topic, cursor in cursors.items()):
+                raise StoreError("ahead_of_stream")
+            if subscriber_id is not None and self._is_anothers(client_id, subscriber_id):
+                raise StoreError("taken_over")
+            return _move(self.stored_cursors.setdefault(client_id, {}), cursors)
 
-        return Call("acknowledged", run, (client_id, tuple(topics)))
+        return Call("acknowledge", run, (client_id, dict(cursors), proves))
+
+    def _is_anothers(self, client_id: str, subscriber_id: int) -> bool:
+        return client_id in self.claimed and self.claimed[client_id][1] != subscriber_id
+
+    def mark(self, client_id: str, delivered: Mapping[str, MessageId]) -> Any:
+        def run() -> None:
+            _move(self.marks.setdefault(client_id, {}), delivered)
+
+        return Call("mark", run, (client_id, dict(delivered)))
+
+    def release(self, client_id: str, subscriber_id: int, delivered: Mapping[str, MessageId]) -> Any:
+        def run() -> None:
+            _move(self.marks.setdefault(client_id, {}), delivered)
+            generation, holder = self.claimed.get(client_id, (0, None))
+            if holder == subscriber_id:
+                self.claimed[client_id] = generation, None
+
+        return Call("release", run, (client_id, subscriber_id, dict(delivered)))
+
+    def claims(self, client_ids: Sequence[str]) -> Any:
+        def run() -> dict[str, int]:
+            return {name: self.claimed[name][0] for name in client_ids if name in self.claimed}
+
+        return Call("claims", run, (tuple(client_ids),))
+
+
+def _move(stored: dict[str, MessageId], cursors: Mapping[str, MessageId]) -> dict[str, MessageId]:
+    for topic, cursor in cursors.items():
+        stored[topic] = max(stored.get(topic, BEGINNING), cursor)
+    return {topic: stored[topic] for topic in cursors}
 
 
 def make_messages(

@@ -328,6 +328,9 @@ class RecordingSink:
     def complete(self, cursors: Mapping[str, MessageId], has_more: bool, failure: str | None) -> None:
         self.log.append(("completed", dict(cursors), has_more, failure))
 
+    def taken_over(self) -> None:
+        self.log.append(("taken_over",))
+
     def fail(self) -> None:
         self.log.append(("failed",))
 
@@ -384,11 +387,19 @@ def start_subscriber(
     page_max_messages: int = 10,
     completes: bool = False,
     counters: Counters | None = None,
+    claims: Any = None,
 ) -> StandInRef:
     subscriber = system.create(SubscriberActor)
     subscriber.tell(
         StartSubscriber(
-            subscriber_id, sink, directory, store, page_max_messages, completes, counters or Counters()
+            subscriber_id,
+            sink,
+            directory,
+            claims or Outsider("claims"),
+            store,
+            page_max_messages,
+            completes,
+            counters or Counters(),
         )
     )
     return subscriber

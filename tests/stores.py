@@ -68,7 +68,8 @@ async def until_code(
 
 @dataclass
 class OpenStore:
-    """One worker's store. `fed` collects what its feed tells, `comparisons` how often it asked to compare."""
+    """One worker's store. `fed` collects what its feed tells, `comparisons` how often it asked to compare,
+    `claims` the client ids and generations it heard of."""
 
     name: str
     client: Client
@@ -76,6 +77,7 @@ class OpenStore:
     store: ValkeyStore
     fed: list[Fed] = field(default_factory=list)
     comparisons: int = 0
+    claims: list[tuple[str, int]] = field(default_factory=list)
 
     async def append(
         self, topic: str, *payloads: bytes, floor: MessageId = BEGINNING, key: str | None = None
@@ -133,7 +135,7 @@ async def open_store(
         opened.comparisons += 1
 
     if starts_feed:
-        feed.start(opened.fed.append, on_reconnected)
+        feed.start(opened.fed.append, on_reconnected, lambda *claim: opened.claims.append(claim))
         await until(lambda: feed.is_connected)
     try:
         yield opened

@@ -33,8 +33,7 @@ def test_a_named_place_counts_more_than_a_known_one_and_that_more_than_now() -> 
         ("last", Start.LATEST),
         ("msg_0123456789ab", Start.UNKNOWN),
         ("$", Start.UNKNOWN),
-        # Only clients with a name acknowledge, and here nobody has one.
-        ("acked", Start.UNKNOWN),
+        ("acked", Start.ACKED),
     ],
 )
 def test_a_cursor_is_a_place_or_unknown_and_never_an_error(cursor: str, start: MessageId | Start) -> None:

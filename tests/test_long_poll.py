@@ -181,8 +181,8 @@ def test_a_poll_whose_acknowledged_place_cannot_be_read_ends_when_its_time_is_ov
     poll.subscriber.tell(Subscribe((Wanted("a", Start.ACKED),), client_id="c"))
     poll.expire()
     assert poll.answer is None
-    poll.subscriber.work("acknowledged").fail("store_loading")
-    poll.system.run()
+    poll.subscriber.work("claim").fail("store_loading")
+    poll.system.settle()
     assert poll.answer == ({}, False, "store_loading")
 
 

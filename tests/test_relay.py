@@ -44,7 +44,7 @@ def run(valkey: str) -> Callable[[Scenario], Any]:
             page_max_messages=100,
         )
         relay.start()
-        feed.start(relay.take_news, relay.compare_now)
+        feed.start(relay.take_news, relay.compare_now, relay.take_claim)
         try:
             async with asyncio.timeout(20):
                 return await scenario(relay)
@@ -250,7 +250,7 @@ def test_a_failed_actor_is_an_internal_error_to_who_asked(
                 await relay.describe("t")
         # It hurts who asked, and nobody after.
         assert (await relay.describe("t")).length == 1
-        assert len(relay.base.population.cells) == 3  # the directory, its topic, the archive
+        assert len(relay.base.population.cells) == 4  # the directory, its topic, the archive, the claims
         return refused.value
 
     error = run(scenario)

@@ -61,5 +61,7 @@ def test_every_key_is_in_the_table_of_the_module() -> None:
         schema.TOPICS,
         schema.COOKIE_KEY,
         schema.RETENTION_LEASE,
+        schema.CONSUMERS,
+        schema.CLAIMS,
     }
     assert listed == made

@@ -184,33 +184,6 @@ async def test_a_topic_deleted_while_it_is_published_to_is_listed_as_long_as_it_
         assert await one.store.topics("", 10) == ["t"]
 
 
-# Acknowledgements
-
-
-@in_loop
-async def test_acknowledged_cursors_move_forward_only_each_on_its_own(valkey: str) -> None:
-    async with open_store(valkey) as opened, open_store(valkey) as other:
-        await opened.store.acknowledge("c", {"t": MessageId.of(9, 9), "u": MessageId.of(5, 1)})
-        await other.store.acknowledge("c", {"t": MessageId.of(10, 1), "u": MessageId.of(4, 99)})
-        await opened.store.acknowledge("c", {"t": MessageId.of(9, 10)})
-        cursors = await other.store.acknowledged("c", ["u", "never", "t"])
-        assert cursors == {"t": MessageId.of(10, 1), "u": MessageId.of(5, 1)}
-        assert await opened.store.acknowledged("another", ["t"]) == {}
-        assert await opened.store.acknowledged("c", []) == {}
-
-
-@in_loop
-async def test_what_somebody_else_keeps_in_a_clients_offsets_is_no_cursor(
-    valkey: str, admin: valkey_client.Valkey
-) -> None:
-    admin.hset(schema.offsets("c"), mapping={"t": "42", "u": "x-y"})
-    async with open_store(valkey) as opened:
-        assert await opened.store.acknowledged("c", ["t", "u"]) == {}
-        await opened.store.acknowledge("c", {"t": MessageId.of(1, 1)})
-        assert await opened.store.acknowledged("c", ["t", "u"]) == {"t": MessageId.of(1, 1)}
-    assert admin.ttl(schema.offsets("c")) > 24 * 3600
-
-
 # Questions
 
 
@@ -303,8 +276,8 @@ async def test_every_question_works_again_when_the_server_is_back(make_valkey: M
             lambda: store.topics("", 10),
             store.topic_count,
             lambda: store.trim("t", 0),
-            lambda: store.acknowledge("c", {"t": appended.messages[0].id}),
-            lambda: store.acknowledged("c", ["t"]),
+            lambda: store.acknowledge("c", None, {"t": appended.messages[0].id}, proves=True),
+            lambda: store.claims(["c"]),
         ]
         before = [await question() for question in questions]
         server.kill()

@@ -283,7 +283,7 @@ def test_a_recall_that_fails_is_tried_again() -> None:
     bench.store.stored_cursors = {"c": {"a": nth(3)}}
     bench.subscribe(Wanted("a", Start.ACKED), Wanted("b", nth(1)), client_id="c")
     bench.locate()
-    bench.subscriber.work("acknowledged").fail()
+    bench.subscriber.work("claim").fail()
     bench.system.run()
     assert not bench.sink.log
     bench.system.fire_timers()
@@ -324,11 +324,11 @@ def test_a_client_is_known_from_its_first_request_on() -> None:
 def test_a_pause_is_over_for_the_recall_that_failed_only() -> None:
     bench = Bench()
     bench.subscribe(Wanted("a", Start.ACKED), client_id="c")
-    bench.subscriber.work("acknowledged").fail()
+    bench.subscriber.work("claim").fail()
     bench.system.run()
     (earlier,) = bench.system.timers
     bench.subscribe(Wanted("a", Start.ACKED))
-    bench.subscriber.work("acknowledged").fail()
+    bench.subscriber.work("claim").fail()
     bench.system.run()
     earlier.fire()
     bench.system.run()

@@ -99,7 +99,7 @@ class ActorsOnValkey:
         number = next(self.numbers)
         self.base.tell(
             subscriber,
-            StartSubscriber(number, sink, self.directory, self.store, 50, False, self.counters),  # type: ignore[arg-type]
+            StartSubscriber(number, sink, self.directory, None, self.store, 50, False, self.counters),  # type: ignore[arg-type]
         )
         self.base.tell(subscriber, Subscribe((Wanted("t", start),)))
         return subscriber, sink
@@ -147,7 +147,11 @@ async def actors_on(
             compare_seconds,
         )
         base.tell(directory, start)
-        opened.feed.start(lambda fed: base.tell(directory, fed), lambda: base.tell(directory, CompareNow()))
+        opened.feed.start(
+            lambda fed: base.tell(directory, fed),
+            lambda: base.tell(directory, CompareNow()),
+            lambda client_id, generation: None,
+        )
         await until(lambda: opened.feed.is_connected)
         try:
             yield ActorsOnValkey(opened, store, system, base, directory, counters)

@@ -35,13 +35,16 @@ RECONNECT_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0)
 SUBSCRIBED_AT_ONCE = 500
 """Channels in one SUBSCRIBE: Valkey serves nobody else while it enters them."""
 
+_CLAIMS = schema.CLAIMS.encode()
+
 
 class Feed:
     """One pub/sub connection for all topics this worker follows.
 
-    `on_fed` is called for each append of another worker. `on_reconnected` is called when the connection was
-    replaced and all that was followed is confirmed again: from then on nothing is missed, and what was missed
-    before must be compared.
+    `on_fed` is called for each append of another worker, `on_claimed` for each claim of a client's name, by
+    whichever worker, with the client's id and the claim's generation. `on_reconnected` is called when the
+    connection was replaced and all that was followed is confirmed again: from then on nothing is missed, and
+    what was missed before must be compared.
     """
 
     def __init__(self, client: Client, worker: str, follow_timeout_seconds: float) -> None:
@@ -62,6 +65,7 @@ class Feed:
         self._task: asyncio.Task[None] | None = None
         self._on_fed: Callable[[Fed], None] = lambda fed: None
         self._on_reconnected: Callable[[], None] = lambda: None
+        self._on_claimed: Callable[[str, int], None] = lambda client_id, generation: None
         self.connections = 0
         """How many connections it has had."""
         self.heard_at: float | None = None
@@ -74,10 +78,16 @@ class Feed:
         """Whether all that was followed when the connection was made is subscribed to on it."""
         return self.failure is None
 
-    def start(self, on_fed: Callable[[Fed], None], on_reconnected: Callable[[], None]) -> None:
+    def start(
+        self,
+        on_fed: Callable[[Fed], None],
+        on_reconnected: Callable[[], None],
+        on_claimed: Callable[[str, int], None],
+    ) -> None:
         """Connect, now and whenever the connection is lost. The callbacks must not raise."""
         self._on_fed = on_fed
         self._on_reconnected = on_reconnected
+        self._on_claimed = on_claimed
         self._task = asyncio.get_running_loop().create_task(self._run(), name="feed")
 
     async def stop(self) -> None:
@@ -151,7 +161,7 @@ class Feed:
         lost = self._lost = loop.create_future()
         self._link = link = await Link.open(self._client.endpoint, self._on_message, self._on_lost)
         self.connections += 1
-        channels = [self._heartbeat_channel, *self._topics]
+        channels = [self._heartbeat_channel, _CLAIMS, *self._topics]
         self._resubscribing = len(channels)
         self._resubscribed = loop.create_future()
         self._subscribe(link, channels)
@@ -206,6 +216,8 @@ class Feed:
         if kind == b"message":
             if channel == self._heartbeat_channel:
                 self._on_heartbeat(data)
+            elif channel == _CLAIMS:
+                self._on_claim(data)
             elif not data.startswith(self._own):
                 # Our own append's reply brings the same, and is not lost unnoticed.
                 self._on_news(channel, data)
@@ -217,6 +229,15 @@ class Feed:
             self.heard_at = time.monotonic()
             if not self._heartbeat[1].done():
                 self._heartbeat[1].set_result(None)
+
+    def _on_claim(self, data: bytes) -> None:
+        generation, _, name = data.partition(b" ")
+        try:
+            client_id, number = name.decode("utf-8"), int(generation)
+        except ValueError:
+            logger.warning("feed: something else than a relay spoke on the channel of claims")
+            return
+        self._on_claimed(client_id, number)
 
     def _on_subscribed(self, channel: bytes) -> None:
         if self._resubscribing:

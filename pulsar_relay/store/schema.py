@@ -11,13 +11,18 @@
 | `{<stream key>}:feed`               | channel | announces appends to other workers                         |
 | `relay:feed:<worker>`               | channel | a worker's feed speaks to itself, to know that it hears    |
 | `client:<client id>:offset`         | hash    | topic -> acknowledged cursor of a named client             |
+|                                     |         | `delivered:<topic>` -> the last id it was given            |
+|                                     |         | `:claim` -> `<generation> <worker>.<n>`: who speaks for it |
+| `relay:consumers`                   | zset    | ids of all named clients, with score 0; some are forgotten |
+| `relay:clients`                     | channel | announces claims: `<generation> <client id>`               |
 | `relay:topics`                      | zset    | names of all topics, with score 0: in alphabetical order   |
 | `relay:retention`                   | string  | which worker trims the topics nobody has open              |
 | `relay:cookie-key`                  | string  | key that signs the cursor cookies, shared by all workers   |
 | `relay:probe:<worker>`              | string  | what the readiness probe wrote last                        |
 
 A worker's canaries have a topic of their own, `~canary-<worker>`, whose keys expire soon after the worker.
-Strings other than the cookie key expire, and so do acknowledged cursors and the meta hash of a deleted topic.
+Strings other than the cookie key expire, and so do the hash of a named client and the meta hash of a deleted
+topic. A name that is not spoken for has a claim without a worker.
 The braces make a topic's keys share the slot of its stream in a cluster; its name has no brace and no colon.
 An entry without `prev` was written by another server, or by hand; such entries may carry a `timestamp`.
 """
@@ -30,10 +35,14 @@ TOPICS = "relay:topics"
 CANARY = "~canary-"
 COOKIE_KEY = "relay:cookie-key"
 RETENTION_LEASE = "relay:retention"
+CONSUMERS = "relay:consumers"
+CLAIMS = "relay:clients"
+CLAIM_FIELD = ":claim"
 
 _NAME = rb"[A-Za-z0-9_-]{1,255}(?:/[A-Za-z0-9_-]{1,255})?"
 _TOPIC = re.compile(_NAME)
 _STREAM = re.compile(rb"topic:(%b):stream" % _NAME)
+_CLAIM = re.compile(rb"([0-9]{1,19})(?: ([0-9A-Za-z]+)\.[0-9]+)?")
 
 
 def stream(topic: str) -> str:
@@ -84,6 +93,21 @@ def offsets(client_id: str) -> str:
 def canary_topic(worker: str) -> str:
     """A topic no client can name."""
     return f"{CANARY}{worker}"
+
+
+def delivered_field(topic: str) -> str:
+    """Beside the topics in a client's hash; no topic's name has a colon."""
+    return f"delivered:{topic}"
+
+
+def claim_of(text: bytes) -> tuple[int, str | None]:
+    """Generation and worker of the claim in a client's hash; no worker if nobody speaks for it, and 0 if
+    nobody ever did.
+    """
+    match = _CLAIM.fullmatch(text)
+    if match is None:
+        return 0, None
+    return int(match[1]), match[2].decode("ascii") if match[2] else None
 
 
 def probe(worker: str) -> str:

@@ -11,21 +11,20 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 
-from actors.ports import Appended, Description, HistoryPage, Position, Publish, StreamPage
+from actors.ports import Appended, Claim, Description, HistoryPage, Position, Publish, StoreError, StreamPage
 from actors.stream import BEGINNING, NEVER_MS, Batch, MessageId
 from pulsar_relay.settings import StorageSettings
 from pulsar_relay.store import schema
 from pulsar_relay.store.appends import Appends
 from pulsar_relay.store.client import Client, Script
-from pulsar_relay.store.entries import id_or_none, message_id, messages_from
+from pulsar_relay.store.consumers import Consumers
+from pulsar_relay.store.entries import message_id, messages_from
 from pulsar_relay.store.feed import Feed
-from pulsar_relay.store.link import Word
 from pulsar_relay.store.pages import Pages
 
 DELETED_META_SECONDS = 7 * 24 * 3600
 """How long a deleted topic's last id is remembered. Ids start with the clock, so this guards against one set
 back."""
-ACKNOWLEDGED_SECONDS = 30 * 24 * 3600
 TRIMMED_AT_ONCE = 10_000
 POSITIONS_AT_ONCE = 100
 
@@ -53,7 +52,7 @@ class ValkeyStore:
         self._describe = Script("describe")
         self._trim = Script("trim")
         self._delete = Script("delete")
-        self._acknowledge = Script("acknowledge")
+        self._consumers = Consumers(client, worker)
 
     # Store
 
@@ -116,18 +115,34 @@ class ValkeyStore:
         last = await self._delete.run(self._client, schema.stream_keys(topic), args)
         return None if last is None else Position("", message_id(last))
 
-    async def acknowledge(self, client_id: str, cursors: Mapping[str, MessageId]) -> None:
-        args: list[Word] = [ACKNOWLEDGED_SECONDS * 1000]
-        for topic, cursor in cursors.items():
-            args += (topic, str(cursor))
-        await self._acknowledge.run(self._client, [schema.offsets(client_id)], args)
+    async def claim(
+        self, client_id: str, subscriber_id: int, topics: Sequence[str], *, is_held: bool
+    ) -> Claim:
+        return await self._consumers.claim(client_id, subscriber_id, topics, is_held=is_held)
 
-    async def acknowledged(self, client_id: str, topics: Sequence[str]) -> Mapping[str, MessageId]:
-        if not topics:
-            return {}
-        found = await self._client.command("HMGET", schema.offsets(client_id), *topics)
-        cursors = {topic: id_or_none(text or b"") for topic, text in zip(topics, found, strict=True)}
-        return {topic: cursor for topic, cursor in cursors.items() if cursor is not None}
+    async def acknowledge(
+        self,
+        client_id: str,
+        subscriber_id: int | None,
+        cursors: Mapping[str, MessageId],
+        *,
+        proves: bool,
+    ) -> Mapping[str, MessageId]:
+        if proves:
+            # Asked first: what a topic gave it does not take back.
+            positions = await self.positions(list(cursors))
+            if any(at > has.newest for at, has in zip(cursors.values(), positions, strict=True)):
+                raise StoreError("ahead_of_stream")
+        return await self._consumers.acknowledge(client_id, subscriber_id, cursors)
+
+    async def mark(self, client_id: str, delivered: Mapping[str, MessageId]) -> None:
+        await self._consumers.mark(client_id, delivered)
+
+    async def release(self, client_id: str, subscriber_id: int, delivered: Mapping[str, MessageId]) -> None:
+        await self._consumers.release(client_id, subscriber_id, delivered)
+
+    async def claims(self, client_ids: Sequence[str]) -> Mapping[str, int]:
+        return await self._consumers.claims(client_ids)
 
     # Archive
 

@@ -17,7 +17,7 @@ def beginnings(
     But if `since` names other topics, not now but no later than the oldest place among those, so that
     nothing the client could have missed is skipped, and nothing older is dug out.
     """
-    said = {topic: _anonymous(place(cursor)) for topic, cursor in (since or {}).items()}
+    said = {topic: place(cursor) for topic, cursor in (since or {}).items()}
     wanted = []
     for topic in topics:
         if topic in said:
@@ -29,11 +29,6 @@ def beginnings(
         else:
             wanted.append(Wanted(topic, Start.LATEST))
     return tuple(wanted)
-
-
-def _anonymous(start: MessageId | Start) -> MessageId | Start:
-    # Acknowledged positions are kept for clients with a name, and here nobody has one.
-    return Start.UNKNOWN if start is Start.ACKED else start
 
 
 def _beside(topic: str, others: Iterable[MessageId | Start]) -> Wanted:

@@ -69,6 +69,9 @@ class PollSink:
     def refuse(self, code: str, detail: str, ref: object) -> None:
         self._end(code, detail)
 
+    def taken_over(self) -> None:
+        self._end("taken_over")
+
     def fail(self) -> None:
         self._end("internal_error")
 
@@ -162,7 +165,7 @@ class PollHandler(ApiHandler):
         self.waiters.enter(request.topics)
         self.connections.add(self)
         timer = asyncio.get_running_loop().call_at(deadline, subscriber.tell, Expire())
-        subscriber.tell(Subscribe(wanted))
+        subscriber.tell(Subscribe(wanted, client_id=request.client_id))
         try:
             await self.sink.done
         finally:

@@ -15,7 +15,7 @@ from tornado.iostream import IOStream, StreamClosedError
 from actors.ports import Notice
 from actors.protocol import Drained, Subscribe
 from actors.stream import Batch, MessageId
-from pulsar_relay import wire
+from pulsar_relay import frames, wire
 from pulsar_relay.cursors import encode_positions
 from pulsar_relay.errors import RelayError
 from pulsar_relay.relay import Relay, Subscriber
@@ -29,6 +29,7 @@ from pulsar_relay.web.outbox import Outbox
 logger = logging.getLogger(__name__)
 
 RECONNECT_MILLISECONDS = 2000
+DEPOSED_MILLISECONDS = 60_000
 
 
 class UnchunkedOutbox(Outbox):
@@ -80,6 +81,13 @@ class EventSink:
         return encode_positions({topic: self._positions[topic] for topic in self._topics})
 
     def refuse(self, code: str, detail: str, ref: object) -> None:
+        self._end()
+
+    def taken_over(self) -> None:
+        # An EventSource comes back whatever it is told; at least not at once.
+        self._outbox.write(wire.sse_retry(DEPOSED_MILLISECONDS))
+        told = frames.error(RelayError("taken_over"), None)
+        self._outbox.write(wire.sse_event("taken_over", wire.json_text(told), None))
         self._end()
 
     def fail(self) -> None:
@@ -161,7 +169,8 @@ class StreamHandler(ApiHandler):
         sink = EventSink(self.outbox, request.topics, self.encode, self._end)
         self.subscriber = self.relay.open_subscriber(sink, "sse")
         self.connections.add(self)
-        self.subscriber.tell(Subscribe(beginnings(request.topics, request.since, {})))
+        wanted = beginnings(request.topics, request.since, {})
+        self.subscriber.tell(Subscribe(wanted, client_id=request.client_id))
 
     def _keep_alive_later(self) -> None:
         seconds = self.limits.keepalive_interval_seconds

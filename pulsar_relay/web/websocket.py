@@ -46,7 +46,7 @@ class WebSocketSink:
         self,
         outbox: Outbox,
         encode: Callable[[Sequence[Any]], bytes],
-        close: Callable[[str], None],
+        close: Callable[..., None],
     ) -> None:
         self._outbox = outbox
         self._encode = encode
@@ -77,6 +77,9 @@ class WebSocketSink:
 
     def complete(self, cursors: Mapping[str, MessageId], has_more: bool, failure: str | None) -> None:
         raise AssertionError("a WebSocket is no long-poll")
+
+    def taken_over(self) -> None:
+        self._close("taken_over", "; another connection uses this client_id")
 
     def fail(self) -> None:
         self._close("subscriber_failed")

@@ -1,0 +1,115 @@
+"""Consumers: what is kept of clients with a name. A hash for each: acknowledged cursors, marks of what it was
+given, and the claim of the connection that speaks for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from actors.ports import Claim, StoreError
+from actors.stream import MessageId
+from pulsar_relay.store import schema
+from pulsar_relay.store.client import Client, Script
+from pulsar_relay.store.entries import id_or_none
+from pulsar_relay.store.link import Word
+
+KEPT_SECONDS = 30 * 24 * 3600
+"""How long a client that neither claims, acknowledges nor is given anything is remembered."""
+FIELDS_AT_ONCE = 1000
+
+
+class Consumers:
+    """All methods raise StoreError only: `taken_over` where another connection has claimed the name since.
+
+    `worker` is the name of this worker's feed: while that is connected, so are its connections.
+    """
+
+    def __init__(self, client: Client, worker: str) -> None:
+        self._client = client
+        self._worker = worker
+        self._claim = Script("claim")
+        self._acknowledge = Script("acknowledge")
+
+    async def claim(
+        self, client_id: str, subscriber_id: int, topics: Sequence[str], *, is_held: bool
+    ) -> Claim:
+        fields = [name for topic in topics for name in (topic, schema.delivered_field(topic))]
+        generation, values = b"0", []
+        for start in range(0, max(1, len(fields)), FIELDS_AT_ONCE):
+            part = fields[start : start + FIELDS_AT_ONCE]
+            generation, found = await self._claim_part(client_id, subscriber_id, part, is_held=is_held)
+            is_held = True
+            values += found
+        ids = [id_or_none(text or b"") for text in values]
+        return Claim(int(generation), _known(topics, ids[::2]), _known(topics, ids[1::2]))
+
+    async def _claim_part(
+        self, client_id: str, subscriber_id: int, fields: Sequence[str], *, is_held: bool
+    ) -> Any:
+        args: list[Word] = [
+            KEPT_SECONDS * 1000,
+            self._holder(subscriber_id),
+            int(is_held),
+            schema.CLAIMS,
+            client_id,
+            *fields,
+        ]
+        claimed = self._claim.run(self._client, [schema.offsets(client_id)], args)
+        # Behind the script: whoever takes forgotten names out of the index finds the hash, or is too early.
+        reply, _ = await asyncio.gather(claimed, self._list(client_id))
+        if reply is None:
+            raise StoreError("taken_over")
+        return reply
+
+    async def acknowledge(
+        self, client_id: str, subscriber_id: int | None, cursors: Mapping[str, MessageId]
+    ) -> Mapping[str, MessageId]:
+        holder = "" if subscriber_id is None else self._holder(subscriber_id)
+        stored = await self._move(client_id, holder, "", cursors)
+        if subscriber_id is None:
+            await self._list(client_id)
+        return stored
+
+    async def mark(self, client_id: str, delivered: Mapping[str, MessageId]) -> None:
+        await self._move(client_id, "", "", _marks(delivered))
+
+    async def release(self, client_id: str, subscriber_id: int, delivered: Mapping[str, MessageId]) -> None:
+        await self._move(client_id, "", self._holder(subscriber_id), _marks(delivered))
+
+    async def claims(self, client_ids: Sequence[str]) -> Mapping[str, int]:
+        calls = [
+            self._client.command("HGET", schema.offsets(client_id), schema.CLAIM_FIELD)
+            for client_id in client_ids
+        ]
+        found = await asyncio.gather(*calls)
+        claims = {one: schema.claim_of(text or b"") for one, text in zip(client_ids, found, strict=True)}
+        return {client_id: generation for client_id, (generation, _) in claims.items() if generation}
+
+    async def _move(
+        self, client_id: str, holder: str, released: str, fields: Mapping[str, MessageId]
+    ) -> Mapping[str, MessageId]:
+        args: list[Word] = [KEPT_SECONDS * 1000, holder, released]
+        for name, value in fields.items():
+            args += (name, str(value))
+        values = await self._acknowledge.run(self._client, [schema.offsets(client_id)], args)
+        if values is None:
+            raise StoreError("taken_over")
+        return {
+            name: MessageId.parse(text.decode("ascii")) for name, text in zip(fields, values, strict=True)
+        }
+
+    async def _list(self, client_id: str) -> None:
+        await self._client.command("ZADD", schema.CONSUMERS, 0, client_id)
+
+    def _holder(self, subscriber_id: int) -> str:
+        return f"{self._worker}.{subscriber_id}"
+
+
+def _marks(delivered: Mapping[str, MessageId]) -> dict[str, MessageId]:
+    return {schema.delivered_field(topic): cursor for topic, cursor in delivered.items()}
+
+
+def _known(topics: Sequence[str], ids: Sequence[MessageId | None]) -> dict[str, MessageId]:
+    return {topic: cursor for topic, cursor in zip(topics, ids, strict=True) if cursor is not None}

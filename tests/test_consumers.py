@@ -1,0 +1,158 @@
+"""What is kept of clients with a name, in a real Valkey."""
+
+from __future__ import annotations
+
+import pytest
+import valkey as valkey_client
+
+from actors.stream import MessageId
+from pulsar_relay.store import schema
+from tests.stores import code_of, in_loop, open_store, until
+
+
+@pytest.fixture
+def admin(valkey: str) -> valkey_client.Valkey:
+    """Somebody else's client of the shared server."""
+    return valkey_client.Valkey(unix_socket_path=valkey)
+
+
+def at(milliseconds: int, number: int = 1) -> MessageId:
+    return MessageId.of(milliseconds, number)
+
+
+# Claims
+
+
+@in_loop
+async def test_a_later_claim_has_the_higher_generation_and_all_workers_hear_of_both(valkey: str) -> None:
+    async with open_store(valkey, starts_feed=True) as one, open_store(valkey, starts_feed=True) as two:
+        first = await one.store.claim("c", 1, [], is_held=False)
+        second = await two.store.claim("c", 1, [], is_held=False)
+        assert first.generation < second.generation
+        for opened in (one, two):
+            await until(lambda opened=opened: len(opened.claims) == 2)  # type: ignore[misc]
+            assert opened.claims == [("c", first.generation), ("c", second.generation)]
+        assert await one.store.claims(["c", "never"]) == {"c": second.generation}
+
+
+@in_loop
+async def test_a_claim_made_twice_by_one_connection_is_one(valkey: str) -> None:
+    async with open_store(valkey) as opened:
+        first = await opened.store.claim("c", 1, [], is_held=False)
+        assert (await opened.store.claim("c", 1, ["t"], is_held=False)).generation == first.generation
+        assert (await opened.store.claim("c", 1, ["t"], is_held=True)).generation == first.generation
+
+
+@in_loop
+async def test_a_deposed_connection_does_not_get_the_name_back_by_asking_for_more(valkey: str) -> None:
+    async with open_store(valkey) as one, open_store(valkey) as two:
+        await one.store.claim("c", 1, [], is_held=False)
+        later = await two.store.claim("c", 1, [], is_held=False)
+        assert await code_of(one.store.claim("c", 1, ["t"], is_held=True)) == "taken_over"
+        # Nor when the later one has left.
+        await two.store.release("c", 1, {})
+        assert await code_of(one.store.claim("c", 1, ["t"], is_held=True)) == "taken_over"
+        assert await one.store.claims(["c"]) == {"c": later.generation}
+
+
+@in_loop
+async def test_a_generation_is_never_lower_than_an_earlier_one(
+    valkey: str, admin: valkey_client.Valkey
+) -> None:
+    async with open_store(valkey) as opened:
+        # As if Valkey's clock had been set back since.
+        admin.hset(schema.offsets("c"), schema.CLAIM_FIELD, f"{1 << 52} gone.1")
+        assert (await opened.store.claim("c", 1, [], is_held=False)).generation == (1 << 52) + 1
+
+
+@in_loop
+async def test_a_claim_tells_where_the_client_stands_in_any_number_of_topics(valkey: str) -> None:
+    async with open_store(valkey) as opened:
+        topics = [f"t{n}" for n in range(1501)]
+        await opened.store.acknowledge("c", None, {"t0": at(5), "t1499": at(7)}, proves=False)
+        await opened.store.mark("c", {"t1": at(9), "t1500": at(8)})
+        claim = await opened.store.claim("c", 1, topics, is_held=False)
+        assert claim.cursors == {"t0": at(5), "t1499": at(7)}
+        assert claim.delivered == {"t1": at(9), "t1500": at(8)}
+
+
+@in_loop
+async def test_a_release_by_a_deposed_connection_keeps_the_marks_and_not_the_name(
+    valkey: str, admin: valkey_client.Valkey
+) -> None:
+    async with open_store(valkey) as one, open_store(valkey) as two:
+        await one.store.claim("c", 1, [], is_held=False)
+        later = await two.store.claim("c", 7, [], is_held=False)
+        await one.store.release("c", 1, {"t": at(5)})
+        assert admin.hgetall(schema.offsets("c")) == {
+            b":claim": f"{later.generation} {two.name}.7".encode(),
+            b"delivered:t": b"5-1",
+        }
+        await two.store.release("c", 7, {"t": at(4)})
+        assert admin.hgetall(schema.offsets("c")) == {
+            b":claim": str(later.generation).encode(),
+            b"delivered:t": b"5-1",
+        }
+
+
+# Acknowledgements
+
+
+@in_loop
+async def test_acknowledged_cursors_move_forward_only_each_on_its_own(valkey: str) -> None:
+    async with open_store(valkey) as one, open_store(valkey) as two:
+        moved = await one.store.acknowledge("c", None, {"t": at(9, 9), "u": at(5, 1)}, proves=False)
+        assert moved == {"t": at(9, 9), "u": at(5, 1)}
+        moved = await two.store.acknowledge("c", None, {"t": at(10, 1), "u": at(4, 99)}, proves=False)
+        assert moved == {"t": at(10, 1), "u": at(5, 1)}
+        await one.store.acknowledge("c", None, {"t": at(9, 10)}, proves=False)
+        claim = await two.store.claim("c", 1, ["u", "never", "t"], is_held=False)
+        assert claim.cursors == {"t": at(10, 1), "u": at(5, 1)}
+        assert (await one.store.claim("another", 1, ["t"], is_held=False)).cursors == {}
+
+
+@in_loop
+async def test_an_acknowledgement_of_a_deposed_connection_is_refused_whole(valkey: str) -> None:
+    async with open_store(valkey) as one, open_store(valkey) as two:
+        await one.store.claim("c", 1, [], is_held=False)
+        await one.store.acknowledge("c", 1, {"t": at(1)}, proves=False)
+        await two.store.claim("c", 1, [], is_held=False)
+        late = one.store.acknowledge("c", 1, {"t": at(2), "u": at(2)}, proves=False)
+        assert await code_of(late) == "taken_over"
+        assert (await two.store.claim("c", 1, ["t", "u"], is_held=True)).cursors == {"t": at(1)}
+
+
+@in_loop
+async def test_a_cursor_that_must_be_proved_is_refused_if_its_topic_never_gave_it(valkey: str) -> None:
+    async with open_store(valkey) as opened:
+        newest = (await opened.append("t", b"1", b"2")).messages[-1].id
+        ahead = MessageId(newest + 1)
+        for cursors in ({"t": ahead}, {"t": newest, "never": at(1)}):
+            assert await code_of(opened.store.acknowledge("c", None, cursors, proves=True)) == (
+                "ahead_of_stream"
+            )
+        assert (await opened.store.claim("c", 1, ["t"], is_held=False)).cursors == {}
+        assert await opened.store.acknowledge("c", None, {"t": newest}, proves=True) == {"t": newest}
+
+
+@in_loop
+async def test_what_somebody_else_keeps_in_a_clients_hash_is_no_cursor(
+    valkey: str, admin: valkey_client.Valkey
+) -> None:
+    admin.hset(schema.offsets("c"), mapping={"t": "42", "u": "x-y", ":claim": "x"})
+    async with open_store(valkey) as opened:
+        claim = await opened.store.claim("c", 1, ["t", "u"], is_held=True)
+        assert claim.cursors == {}
+        await opened.store.acknowledge("c", 1, {"t": at(1)}, proves=False)
+        claim = await opened.store.claim("c", 1, ["t", "u"], is_held=True)
+        assert claim.cursors == {"t": at(1)}
+    assert admin.ttl(schema.offsets("c")) > 24 * 3600
+
+
+@in_loop
+async def test_a_clients_name_may_be_any_text(valkey: str) -> None:
+    async with open_store(valkey, starts_feed=True) as opened:
+        for name in (" ", "a b", "{x}", "\u00e9\U0001f600", "a:offset", "\n"):
+            claim = await opened.store.claim(name, 1, ["t"], is_held=False)
+            await until(lambda: opened.claims)
+            assert opened.claims.pop() == (name, claim.generation)
