@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -54,7 +55,9 @@ def _publish_all(url: str, topic: str) -> dict[str, dict[str, int]]:
 async def _by_websocket(relay: RunningWorker, topic: str, is_ready: threading.Event) -> Received:
     received: Received = []
     async with connect(relay.ws_url, max_size=None) as socket:
-        await socket.send(json.dumps({"type": "subscribe", "topics": [topic], "client_id": "w"}))
+        # A name of its own, as each client of the older relay had to have.
+        name = secrets.token_hex(6)
+        await socket.send(json.dumps({"type": "subscribe", "topics": [topic], "client_id": name}))
         while len(received) < TOTAL:
             frame = json.loads(await socket.recv())
             if frame["type"] == "subscribed":
