@@ -1,4 +1,4 @@
-"""ArchiveActor: answers what needs no topic in memory: history, descriptions, the list of topics.
+"""ArchiveActor: answers what needs no topic in memory: history, the list of topics, what is said of one.
 
 One per worker. Opening a topic's actor for each of these would let whoever asks for names at random fill the
 worker's memory.
@@ -14,7 +14,16 @@ from typing import Any, ClassVar
 from thespian.actors import ActorExitRequest
 
 from actors.ports import StoreError
-from actors.protocol import CountTopics, Describe, ListTopics, ReadHistory, Refused, StartArchive
+from actors.protocol import (
+    ChangeTopic,
+    CountTopics,
+    CreateTopic,
+    Describe,
+    ListTopics,
+    ReadHistory,
+    Refused,
+    StartArchive,
+)
 from actors.runtime import LoopActor, Performed, PerformFailed
 
 logger = logging.getLogger(__name__)
@@ -61,6 +70,12 @@ class ArchiveActor(LoopActor):
     def _describe(self, ask: Describe) -> Awaitable[Any]:
         return self._archive.describe(ask.topic)
 
+    def _create(self, ask: CreateTopic) -> Awaitable[Any]:
+        return self._archive.create(ask.topic, ask.terms)
+
+    def _change(self, ask: ChangeTopic) -> Awaitable[Any]:
+        return self._archive.change(ask.topic, ask.terms)
+
     def _list(self, ask: ListTopics) -> Awaitable[Any]:
         return self._archive.topics(ask.after, ask.limit)
 
@@ -70,6 +85,8 @@ class ArchiveActor(LoopActor):
     _questions: ClassVar[dict[type, Callable[[ArchiveActor, Any], Awaitable[Any]]]] = {
         ReadHistory: _history,
         Describe: _describe,
+        CreateTopic: _create,
+        ChangeTopic: _change,
         ListTopics: _list,
         CountTopics: _count,
     }

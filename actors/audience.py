@@ -104,7 +104,7 @@ class Audience:
             self._go_live(reader)
         else:
             self._counters.hot_hits += 1
-            self._answer(reader, page, has_more=page.last < memory.hot.newest)
+            self._answer(reader, page, has_more=memory.has_more_after(page.last, self._clock()))
 
     def _go_live(self, reader: Reader) -> None:
         fetch, memory = reader.fetch, self._memory

@@ -268,6 +268,10 @@ class TopicMemory:
             return None
         return self._pages.get(cursor, max_messages)
 
+    def has_more_after(self, cursor: MessageId, now_ms: int) -> bool:
+        """Whether a message after a cursor that is covered has not expired."""
+        return any(not message.is_expired(now_ms) for message in self.hot.iterate_after(cursor))
+
     # Giving back
 
     @property

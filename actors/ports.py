@@ -78,7 +78,8 @@ class Position:
 @dataclass(frozen=True, slots=True)
 class StreamPage:
     """What a read found strictly after its cursor, and what is needed to judge whether the cursor belongs
-    to the stream."""
+    to the stream. The batch follows the cursor directly also if all that was between them had expired when
+    it was removed."""
 
     position: Position
     batch: Batch
@@ -124,23 +125,56 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class HistoryPage:
-    """Messages in the direction asked. Expired ones are left out, so a page can be short, even empty, with
-    more behind it; `end` is where the next one goes on, None if there was nothing."""
+    """Messages in the direction asked. Expired ones are left out; where there are very many of them, a page
+    can be short, even empty, with more behind it. `end` is where the next one goes on, None if there was
+    nothing."""
 
     messages: Sequence[Message]
     has_more: bool
     end: MessageId | None
 
 
+# What is said of a topic
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionLimits:
+    """How much a topic keeps, and how long. None: as the relay's settings say."""
+
+    max_messages: int | None = None
+    retention_ms: int | None = None
+
+    def completed_by(self, defaults: RetentionLimits) -> RetentionLimits:
+        """These limits, with the defaults' where there is none."""
+        return RetentionLimits(
+            defaults.max_messages if self.max_messages is None else self.max_messages,
+            defaults.retention_ms if self.retention_ms is None else self.retention_ms,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TopicTerms:
+    """What is said of a topic when it is made or changed. `description` None: as before. `limits` has those
+    that are set, by their name in `RetentionLimits`; None there: as the relay's settings say, from now on."""
+
+    description: str | None
+    limits: Mapping[str, int | None]
+
+
 @dataclass(frozen=True, slots=True)
 class Description:
-    """`length` counts entries, expired ones that are not yet trimmed included."""
+    """`length` counts entries, expired ones that are not yet trimmed included. `created_ms` is None for a
+    topic that another server filled. `own` are the limits said of it, `effective` those that hold."""
 
     topic: str
     length: int
     oldest: str | None
     newest: str | None
     epoch: str
+    created_ms: int | None
+    text: str | None
+    own: RetentionLimits
+    effective: RetentionLimits
 
 
 # The ports
@@ -185,9 +219,9 @@ class Store(Protocol):
     def positions(self, topics: Sequence[str]) -> Awaitable[Sequence[Position]]:
         """The positions of many topics in one round trip."""
 
-    def trim(self, topic: str, before_ms: int) -> Awaitable[int]:
-        """Remove entries older than `before_ms` (Unix time), but never the newest; returns how many went,
-        about."""
+    def trim(self, topic: str, now_ms: int) -> Awaitable[int]:
+        """Remove what the topic's retention does not keep at this Unix time, and what has expired at the
+        stream's old end, but never the newest entry; returns how many went."""
 
     def delete(self, topic: str) -> Awaitable[Position | None]:
         """Delete the stream; its ids are never given again. None if there was no such topic."""
@@ -225,13 +259,20 @@ class Store(Protocol):
 
 
 class Archive(Protocol):
-    """The store's answers to questions that change nothing. The same promises as for `Store`."""
+    """What the store is asked without a topic in memory. The same promises as for `Store`."""
 
     def history(
         self, topic: str, cursor: MessageId | None, max_messages: int, max_bytes: int, *, descends: bool
     ) -> Awaitable[HistoryPage]: ...
 
     def describe(self, topic: str) -> Awaitable[Description | None]: ...
+
+    def create(self, topic: str, terms: TopicTerms) -> Awaitable[bool]:
+        """Make a topic without messages. False if there is such a topic already: then nothing is changed."""
+
+    def change(self, topic: str, terms: TopicTerms) -> Awaitable[bool]:
+        """Change what is said of a topic; the next append and the next trim go by it, on every worker. False
+        if there is no such topic."""
 
     def topics(self, after: str, limit: int) -> Awaitable[Sequence[str]]: ...
 

@@ -21,7 +21,9 @@ def unbroken(page: StreamPage) -> StreamPage:
     if named == before:
         return page
     length = 1 + next(index for index, prev in enumerate(named) if prev != before[index])
-    return replace(page, batch=Batch(page.batch.topic, messages[:length]), has_more=True)
+    return replace(
+        page, batch=Batch(page.batch.topic, messages[:length], prev=page.batch.prev), has_more=True
+    )
 
 
 def judge(topic: str, cursor: MessageId, epoch: str | None, page: StreamPage) -> Notice | None:
@@ -43,7 +45,7 @@ def judge(topic: str, cursor: MessageId, epoch: str | None, page: StreamPage) ->
         if cursor > position.newest:
             return Notice("reset", topic, "ahead_of_stream")
         return Notice("gap", topic, "trimmed", _lost(cursor, position.newest.number))
-    if page.first_prev == cursor:
+    if cursor in (page.first_prev, page.batch.prev):
         return None
     lost = _lost(cursor, first_id.number - 1)
     if page.knows_cursor:

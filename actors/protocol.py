@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from actors.counters import Counters
-from actors.ports import Archive, Notice, Position, Sink, Store, WallClock
+from actors.ports import Archive, Notice, Position, Sink, Store, TopicTerms, WallClock
 from actors.stream import Batch, HotLimits, Message, MessageId
 
 # Publishing
@@ -268,7 +268,6 @@ class TopicLimits:
     hot: HotLimits
     hot_total_bytes: int
     idle_ticks: int
-    retention_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,6 +404,23 @@ class Describe:
     `Refused`."""
 
     topic: str
+
+
+@dataclass(frozen=True, slots=True)
+class CreateTopic:
+    """Make a topic without messages. Answered by whether it was made, False if there is one already, or by
+    `Refused`."""
+
+    topic: str
+    terms: TopicTerms
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeTopic:
+    """Change what is said of a topic. Answered by whether there is such a topic, or by `Refused`."""
+
+    topic: str
+    terms: TopicTerms
 
 
 @dataclass(frozen=True, slots=True)

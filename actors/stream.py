@@ -139,6 +139,10 @@ class Message:
         """What keeping this message in memory costs: its texts twice (once inside `item`) and overhead."""
         return 2 * (len(self.payload) + len(self.metadata or b"")) + MESSAGE_OVERHEAD_BYTES
 
+    def is_expired(self, now_ms: int) -> bool:
+        """Whether its time to live has passed: then it is given to nobody."""
+        return self.expires_at_ms is not None and self.expires_at_ms <= now_ms
+
     def __repr__(self) -> str:
         return f"Message({self.topic!r}, {self.id_text!r}, {len(self.payload)} bytes)"
 
@@ -169,7 +173,7 @@ class Batch:
     Each wire format's bytes are made once, by the first who asks, and shared by all others.
     """
 
-    __slots__ = ("_encoded", "_soonest_expiry_ms", "last", "messages", "prev", "topic")
+    __slots__ = ("_alive", "_encoded", "_soonest_expiry_ms", "last", "messages", "prev", "topic")
 
     def __init__(
         self,
@@ -185,9 +189,11 @@ class Batch:
         if prev is None:
             prev = messages[0].prev if messages else self.last
         self.prev = prev
-        """The cursor this batch follows directly; before the first message if expired ones were left out."""
+        """The cursor this batch follows directly; before the first message's own if expired ones were left
+        out, or removed from the stream."""
         self._encoded: dict[object, object] = {}
         self._soonest_expiry_ms: int | None = None
+        self._alive: Batch | None = None
 
     def encoded(self, encode: Callable[[Sequence[Message]], T]) -> T:
         """`encode(self.messages)`, computed on the first call with this very function."""
@@ -218,14 +224,21 @@ class Batch:
         return Batch(self.topic, messages, self.last, self.prev)
 
     def unexpired(self, now_ms: int) -> Batch:
-        """The batch without the messages whose time to live has passed; the batch itself if none has."""
+        """The batch without the messages whose time to live has passed; the batch itself if none has.
+
+        Whoever asks while no more of them expire is given the same batch, and shares its encoding.
+        """
         if self._soonest_expiry_ms is None:
             expiries = [m.expires_at_ms for m in self.messages if m.expires_at_ms is not None]
             self._soonest_expiry_ms = min(expiries, default=NEVER_MS)
         if now_ms < self._soonest_expiry_ms:
             return self
-        alive = [m for m in self.messages if m.expires_at_ms is None or m.expires_at_ms > now_ms]
-        return Batch(self.topic, alive, self.last, self.prev)
+        alive = self._alive
+        if alive is None:
+            living = [m for m in self.messages if not m.is_expired(now_ms)]
+            alive = Batch(self.topic, living, self.last, self.prev)
+        self._alive = alive = alive.unexpired(now_ms)
+        return alive
 
     def __len__(self) -> int:
         return len(self.messages)
@@ -317,6 +330,10 @@ class HotBuffer:
         before = self._ends[start - 1] if start > self._start else self._dropped_bytes
         fitting = bisect_right(self._ends, before + max_bytes, lo=start)
         return self._messages[start : min(start + max_messages, max(fitting, start + 1))]
+
+    def iterate_after(self, cursor: MessageId) -> Iterator[Message]:
+        """Messages strictly after `cursor`, ascending."""
+        return islice(self._messages, bisect_right(self._ids, cursor, lo=self._start), None)
 
     def size_between(self, cursor: MessageId, last: MessageId) -> int:
         """The bytes of the messages held that come after `cursor`, up to and with `last`."""

@@ -260,7 +260,7 @@ class TopicActor(LoopActor):
         self._report_size(is_exact=True)
         if self._is_trim_due and self._ticks % TRIM_EVERY_TICKS == 0:
             self._is_trim_due = False
-            self.perform(self._store.trim(self._topic, now_ms - self._limits.retention_ms), _Trimming())
+            self.perform(self._store.trim(self._topic, now_ms), _Trimming())
         is_read = len(self._audience) > 0
         is_written = len(self._appender) or self._deleting
         self._unread_ticks = 0 if is_read else self._unread_ticks + 1

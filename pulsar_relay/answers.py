@@ -181,7 +181,33 @@ class TopicEntry(Answer):
     topic_name = _topic()
 
 
+class KeptAnswer(Answer):
+    max_messages = _count("Most messages kept.", 10_000)
+    retention = fields.Float(required=True, metadata=about("Seconds a message is kept.", 86_400))
+
+
 class TopicAnswer(TopicEntry):
+    owner_id = fields.String(required=True, metadata=about("Whose it is; `-` without accounts.", "-"))
+    created_at = fields.String(
+        required=True,
+        allow_none=True,
+        metadata=about("When it was made, UTC; null if another server filled it.", EXAMPLE_TIME),
+    )
+    description = fields.String(
+        required=True, allow_none=True, metadata=about("As it was given.", "Jobs of the cluster.")
+    )
+    max_messages = fields.Integer(
+        required=True,
+        strict=True,
+        allow_none=True,
+        metadata=about("Its own limit; null: the relay's counts.", 10_000),
+    )
+    retention = fields.Float(
+        required=True,
+        allow_none=True,
+        metadata=about("Its own, in seconds; null: the relay's counts.", 86_400),
+    )
+    effective = fields.Nested(KeptAnswer, required=True, metadata=about("The limits that hold."))
     length = _count("Messages kept.", 12)
     first_id = _message_id("The oldest message kept.", allow_none=True)
     last_id = _message_id("The newest message kept.", allow_none=True)

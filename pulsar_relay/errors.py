@@ -82,6 +82,8 @@ _ROWS: tuple[tuple[str, int | None, int | None, int | None, str], ...] = (
         "There is nothing at this address; `/docs` lists what there is."),
     ("topic_not_found", 404, None, None,
         "There is no such topic. A topic is made by the first message to it."),
+    ("topic_exists", 409, None, None,
+        "There is such a topic already. Change it, if it is to be another one."),
     ("upgrade_required", 404, None, None,
         "This address speaks WebSocket only; ask for an upgrade to it."),
     ("method_not_allowed", 405, None, None,

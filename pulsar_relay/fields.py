@@ -16,6 +16,7 @@ from marshmallow import ValidationError, fields
 
 from pulsar_relay import json_text
 from pulsar_relay.errors import RelayError
+from pulsar_relay.kinds import Duration
 
 TOPIC_NAME = r"(?=[_-]*[A-Za-z0-9])[A-Za-z0-9_-]{1,255}"
 
@@ -139,6 +140,23 @@ class Seconds(fields.Float):
         if not math.isfinite(seconds):
             raise ValidationError("must be a number of seconds")
         return min(max(seconds, self._minimum), self._maximum)
+
+
+class Lifetime(fields.Field[int]):
+    """A time as settings take it: a number of seconds, or a text such as `24h`. Read to milliseconds."""
+
+    def __init__(self, kind: Duration, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._kind = kind
+        self.metadata = {"oneOf": [{"type": "number"}, {"type": "string"}], **self.metadata}
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise ValidationError(f"must be a time {self._kind.form}")
+        try:
+            return round(self._kind.parse(str(value)) * 1000)
+        except ValueError as error:
+            raise ValidationError(f"{error}; allowed: {self._kind.form}") from None
 
 
 class Flag(fields.Boolean):

@@ -27,6 +27,7 @@ from actors.ports import (
     Store,
     StoreError,
     StreamPage,
+    TopicTerms,
 )
 from actors.stream import MessageId
 from pulsar_relay.canary import Canary
@@ -57,7 +58,7 @@ LATENCY_BOUNDS_SECONDS = (
 OPERATIONS = (
     *("append", "read", "follow", "position", "positions", "trim", "delete", "acknowledge", "claim"),
     *("mark", "release", "claims"),
-    *("history", "describe", "topics", "topic_count"),
+    *("history", "describe", "create", "change", "topics", "topic_count"),
 )
 """What `MeteredStore` tells apart."""
 ANSWERS = ("taken_over", "ahead_of_stream")
@@ -262,8 +263,8 @@ class MeteredStore:
     async def positions(self, topics: Sequence[str]) -> Sequence[Position]:
         return await self._metered("positions", self._store.positions(topics))
 
-    async def trim(self, topic: str, before_ms: int) -> int:
-        return await self._metered("trim", self._store.trim(topic, before_ms))
+    async def trim(self, topic: str, now_ms: int) -> int:
+        return await self._metered("trim", self._store.trim(topic, now_ms))
 
     async def delete(self, topic: str) -> Position | None:
         return await self._metered("delete", self._store.delete(topic))
@@ -302,6 +303,12 @@ class MeteredStore:
 
     async def describe(self, topic: str) -> Description | None:
         return await self._metered("describe", self._archive.describe(topic))
+
+    async def create(self, topic: str, terms: TopicTerms) -> bool:
+        return await self._metered("create", self._archive.create(topic, terms))
+
+    async def change(self, topic: str, terms: TopicTerms) -> bool:
+        return await self._metered("change", self._archive.change(topic, terms))
 
     async def topics(self, after: str, limit: int) -> Sequence[str]:
         return await self._metered("topics", self._archive.topics(after, limit))

@@ -223,6 +223,16 @@ def _topics(settings: Settings) -> tuple[Operation, ...]:
             errors=("invalid_request", *_STORE),
         ),
         Operation(
+            "/api/v1/topics",
+            ("POST",),
+            "topics",
+            "Make a topic",
+            "Only to say something of it before its first message, which would make it too.",
+            {201: Reply("The topic.", answers.TopicAnswer)},
+            body=schemas.NewTopic,
+            errors=("topic_exists", *_READ_BODY, *_STORE),
+        ),
+        Operation(
             "/api/v1/topics/{topic}",
             ("GET",),
             "topics",
@@ -232,6 +242,17 @@ def _topics(settings: Settings) -> tuple[Operation, ...]:
             "stored of a topic of that name.",
             {200: Reply("The topic.", answers.TopicAnswer)},
             errors=("topic_not_found", *_STORE),
+        ),
+        Operation(
+            "/api/v1/topics/{topic}",
+            ("PUT",),
+            "topics",
+            "Change a topic's description and limits",
+            "A new limit on messages holds with the next append, a new retention within "
+            "`storage.trim_interval`, on every worker.",
+            {200: Reply("The topic.", answers.TopicAnswer)},
+            body=schemas.TopicChange,
+            errors=("topic_not_found", *_READ_BODY, *_STORE),
         ),
         Operation(
             "/api/v1/topics/{topic}",

@@ -20,12 +20,25 @@ from actors.claims import ClaimsActor
 from actors.consumer_protocol import Claimed, CompareClaims, StartClaims
 from actors.counters import Counters
 from actors.directory import DirectoryActor
-from actors.ports import Archive, Dedupe, Description, Draft, HistoryPage, Publish, Sink, Store, WallClock
+from actors.ports import (
+    Archive,
+    Dedupe,
+    Description,
+    Draft,
+    HistoryPage,
+    Publish,
+    Sink,
+    Store,
+    TopicTerms,
+    WallClock,
+)
 from actors.protocol import (
     Acknowledge,
     Census,
+    ChangeTopic,
     CompareNow,
     CountTopics,
+    CreateTopic,
     DeleteTopic,
     Describe,
     Disconnect,
@@ -201,6 +214,16 @@ class Relay:
         if description is None:
             raise RelayError("topic_not_found")
         return cast(Description, description)
+
+    async def create(self, topic: str, terms: TopicTerms) -> None:
+        """Make a topic without messages; `topic_exists` if there is one already."""
+        if not await self._answer(self._archive, CreateTopic(topic, terms)):
+            raise RelayError("topic_exists")
+
+    async def change(self, topic: str, terms: TopicTerms) -> None:
+        """Change what is said of a topic; `topic_not_found` if there is none."""
+        if not await self._answer(self._archive, ChangeTopic(topic, terms)):
+            raise RelayError("topic_not_found")
 
     async def topics(self, after: str, limit: int) -> list[str]:
         return cast(list[str], await self._answer(self._archive, ListTopics(after, limit)))

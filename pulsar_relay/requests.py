@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
+from actors.ports import TopicTerms
 from pulsar_relay import json_text
 from pulsar_relay.cursors import ACKED, read_last_event_id
 from pulsar_relay.errors import FieldError, RelayError
@@ -20,6 +22,8 @@ from pulsar_relay.schemas import (
     CLIENT_ID_MAX_LENGTH,
     POLL_MIN_TIMEOUT_SECONDS,
     BulkQuery,
+    NewTopic,
+    TopicChange,
     TopicsQuery,
     history_query_schema,
     poll_query_schema,
@@ -102,6 +106,9 @@ class RequestReader:
         self._stream_query = stream_query_schema(subscriber.max_topics)()
         self._history_query = history_query_schema(poll)()
         self._topics_query = TopicsQuery()
+        self._new_topic, self._topic_change = NewTopic(), TopicChange()
+        self._new_topic_fields = Fields(*self._new_topic.fields)
+        self._topic_change_fields = Fields(*self._topic_change.fields)
 
     def publish(self, body: bytes, content_type: str | None) -> PublishRequest:
         check_content_type(content_type)
@@ -156,6 +163,17 @@ class RequestReader:
     def topics_query(self, query: Query) -> TopicsRequest:
         found = load_query(self._topics_query, query)
         return TopicsRequest(found["limit"], found["after"])
+
+    def new_topic(self, body: bytes, content_type: str | None) -> tuple[str, TopicTerms]:
+        """The name of a topic to be made, and what is said of it."""
+        check_content_type(content_type)
+        found = load_texts(self._new_topic, split_object(self._new_topic_fields, body, BODY), BODY)
+        return found["topic_name"], _terms(found)
+
+    def topic_change(self, body: bytes, content_type: str | None) -> TopicTerms:
+        check_content_type(content_type)
+        texts = split_object(self._topic_change_fields, body, BODY)
+        return _terms(load_texts(self._topic_change, texts, BODY))
 
     def _read_plain_poll(self, body: bytes) -> PollRequest | None:
         """The request, if it is written as clients write it: what is unusual is for the schema to judge."""
@@ -223,6 +241,12 @@ def idempotency_key(value: str | None) -> str | None:
     if not (value.isascii() and value.isprintable()):
         raise RelayError("idempotency_key_invalid")
     return value
+
+
+def _terms(found: Mapping[str, Any]) -> TopicTerms:
+    names = {"max_messages": "max_messages", "retention": "retention_ms"}
+    limits = {name: found[field] for field, name in names.items() if field in found}
+    return TopicTerms(found.get("description"), limits)
 
 
 def _refuse_unless_whole(items: Sequence[PublishRequest | ItemError]) -> None:

@@ -18,6 +18,7 @@ from pulsar_relay.fields import (
     CappedNumber,
     CursorMap,
     Flag,
+    Lifetime,
     Metadata,
     Payload,
     QueryCursors,
@@ -29,12 +30,15 @@ from pulsar_relay.fields import (
     WholeNumber,
 )
 from pulsar_relay.json_text import Items
+from pulsar_relay.keys import KEYS
+from pulsar_relay.kinds import Duration, Whole
 from pulsar_relay.settings import PollSettings, PublishSettings
 
 EXAMPLE_ID = "1700000000000-1"
 CLIENT_ID_MAX_LENGTH = 255
 POLL_MIN_TIMEOUT_SECONDS = 1.0
 HISTORY_DEFAULT_LIMIT = 10
+DESCRIPTION_MAX_LENGTH = 500
 TOPICS_DEFAULT_LIMIT = 100
 TOPICS_MAX_LIMIT = 1000
 
@@ -254,6 +258,57 @@ def _limit(settings: PollSettings) -> CappedNumber:
 
 
 # ---------------------------------------------------------------------------------------------------- topics
+
+
+def _most_messages() -> WholeNumber:
+    kind = KEYS["storage.max_messages_per_topic"].declaration.kind
+    assert isinstance(kind, Whole)
+    return WholeNumber(
+        kind.least,
+        kind.most,
+        allow_none=True,
+        metadata=about(
+            "Most messages kept; the oldest are trimmed first. Null: as many as the relay's setting "
+            "`storage.max_messages_per_topic` says.",
+            10_000,
+        ),
+    )
+
+
+def _retention() -> Lifetime:
+    kind = KEYS["storage.persistent_tier_retention"].declaration.kind
+    assert isinstance(kind, Duration)
+    return Lifetime(
+        kind,
+        allow_none=True,
+        metadata=about(
+            "How long a message is kept: seconds, or a text such as `24h`. Null: as long as the relay's "
+            "setting `storage.persistent_tier_retention` says.",
+            "24h",
+        ),
+    )
+
+
+class TopicChange(Request):
+    """What is absent stays as it is."""
+
+    description = Text(
+        DESCRIPTION_MAX_LENGTH,
+        allow_none=True,
+        metadata=about("For people. Null: as it is.", "Jobs of the cluster."),
+    )
+    max_messages = _most_messages()
+    retention = _retention()
+
+
+class NewTopic(TopicChange):
+    topic_name = TopicName(
+        required=True,
+        metadata=about(
+            "1 to 255 of `A-Z a-z 0-9 _ -`, at least one of them a letter or a digit.",
+            "jobs",
+        ),
+    )
 
 
 @cache

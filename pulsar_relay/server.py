@@ -86,11 +86,7 @@ class Worker:
         checks = {"valkey_write": self._store.probe, "eviction": self._backing.check_eviction}
         self._probe = Probe(checks, self._feed, PROBE_SECONDS, others=[self._canary.leg])
         self.metrics.watch_readiness(self._probe.report, self._canary)
-        self._retention = Retention(
-            self._client,
-            int(settings.storage.persistent_tier_retention_seconds * 1000),
-            settings.storage.trim_interval_seconds,
-        )
+        self._retention = Retention(self._client, settings.storage, self.relay.counters)
         self._servers: list[HTTPServer] = []
 
     def _build_relay(self) -> None:
@@ -220,7 +216,6 @@ def topic_limits(settings: Settings) -> TopicLimits:
         hot=HotLimits(hot.max_messages, hot.max_bytes, int(hot.max_age_seconds * 1000)),
         hot_total_bytes=hot.total_bytes,
         idle_ticks=max(1, round(topic.idle_retire_seconds / storage.trim_interval_seconds)),
-        retention_ms=int(storage.persistent_tier_retention_seconds * 1000),
     )
 
 

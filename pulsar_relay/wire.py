@@ -26,6 +26,9 @@ _TEXT_FRAME = 0x81
 """FIN, and the opcode of a text frame."""
 _SHORT_HEADERS = tuple(bytes((_TEXT_FRAME, length)) for length in range(126))
 
+OWNER = "-"
+"""Whose all topics are without accounts: nobody's."""
+
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 
 _encode = msgspec.json.Encoder().encode

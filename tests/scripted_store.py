@@ -173,12 +173,12 @@ class ScriptedStore:
     def positions(self, topics: Sequence[str]) -> Any:
         return Call("positions", lambda: [self.stream(topic).position() for topic in topics], (topics,))
 
-    def trim(self, topic: str, before_ms: int) -> Any:
+    def trim(self, topic: str, now_ms: int) -> Any:
         def run() -> int:
-            self.trims.append((topic, before_ms))
+            self.trims.append((topic, now_ms))
             return 0
 
-        return Call("trim", run, (topic, before_ms))
+        return Call("trim", run, (topic, now_ms))
 
     def delete(self, topic: str) -> Any:
         return Call("delete", lambda: self.stream(topic).delete(), (topic,))

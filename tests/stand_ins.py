@@ -348,7 +348,6 @@ def make_limits(**changed: Any) -> TopicLimits:
         "hot": HotLimits(100, 10 << 20, 3_600_000),
         "hot_total_bytes": 100 << 20,
         "idle_ticks": 3,
-        "retention_ms": 86_400_000,
     }
     return TopicLimits(**(limits | changed))
 

@@ -7,10 +7,21 @@ from typing import Any
 import pytest
 
 from actors.archive import ArchiveActor
-from actors.ports import HistoryPage
-from actors.protocol import CountTopics, Describe, ListTopics, ReadHistory, Refused, StartArchive
+from actors.ports import HistoryPage, TopicTerms
+from actors.protocol import (
+    ChangeTopic,
+    CountTopics,
+    CreateTopic,
+    Describe,
+    ListTopics,
+    ReadHistory,
+    Refused,
+    StartArchive,
+)
 from tests.scripted_store import Call, nth
 from tests.stand_ins import Outsider, StandInRef, StandInSystem
+
+TERMS = TopicTerms("about jobs", {"max_messages": 5})
 
 
 class AnsweringArchive:
@@ -35,6 +46,8 @@ def start_archive() -> tuple[StandInSystem, StandInRef]:
     [
         (ReadHistory("t", nth(3), 10, 1000, True), ("history", "t", nth(3), 10, 1000, ("descends", True))),
         (Describe("t"), ("describe", "t")),
+        (CreateTopic("t", TERMS), ("create", "t", TERMS)),
+        (ChangeTopic("t", TERMS), ("change", "t", TERMS)),
         (ListTopics("a", 5), ("topics", "a", 5)),
         (CountTopics(), ("topic_count",)),
     ],

@@ -301,7 +301,7 @@ async def test_a_server_that_forgot_its_scripts_answers_reads_of_both_kinds(
 
 @in_loop
 async def test_a_reader_in_the_middle_of_appends_trims_and_a_deletion_sees_no_lie(valkey: str) -> None:
-    async with open_store(valkey) as opened:
+    async with open_store(valkey, persistent_tier_retention_seconds=0) as opened:
         random_ = random.Random(7)
         for _ in range(30):
             await _fill(opened, [random_.choice([10, 10, 10, 5000]) for _ in range(50)])

@@ -6,8 +6,11 @@ from collections.abc import Callable
 import pytest
 import valkey as valkey_client
 
+from actors.counters import Counters
 from actors.stream import MessageId
+from pulsar_relay.settings import StorageSettings
 from pulsar_relay.store import schema
+from pulsar_relay.store.client import Client
 from pulsar_relay.store.retention import SLICE_TOPICS, Retention
 from tests.stores import code_of, in_loop, open_store, until
 from tests.valkeys import RealValkey
@@ -36,8 +39,17 @@ def _ages(admin: valkey_client.Valkey, topic: str) -> list[int]:
     return [NOW_MS - MessageId.parse(entry[0].decode()).milliseconds for entry in entries]
 
 
-def _retention(client: object, **changed: object) -> Retention:
-    return Retention(client, RETENTION_MS, 30.0, clock=lambda: NOW_MS, **changed)  # type: ignore[arg-type]
+def _retention(
+    client: Client,
+    seconds: float = RETENTION_MS / 1000,
+    *,
+    interval_seconds: float = 30.0,
+    now_ms: int = NOW_MS,
+) -> Retention:
+    settings = StorageSettings(
+        persistent_tier_retention_seconds=seconds, trim_interval_seconds=interval_seconds
+    )
+    return Retention(client, settings, Counters(), clock=lambda: now_ms)
 
 
 @in_loop
@@ -58,9 +70,9 @@ async def test_messages_past_their_age_go_and_each_topics_newest_stays(
         assert _ages(admin, "single") == [old]
         assert _ages(admin, "young") == [young] * 5
         assert _ages(admin, "owner/name") == [old]
-        assert retention.trimmed_messages == 151 + 299 + 1
+        assert retention.counters.trimmed_messages == 151 + 299 + 1
         assert await retention.walk()
-        assert retention.trimmed_messages == 451
+        assert retention.counters.trimmed_messages == 451
         assert await opened.store.topics("", 10) == ["mixed", "old", "owner/name", "single", "young"]
 
 
@@ -76,7 +88,7 @@ async def test_more_topics_than_a_slice_are_all_walked(valkey: str, admin: valke
     async with open_store(valkey) as opened:
         retention = _retention(opened.client)
         assert await retention.walk()
-        assert retention.trimmed_messages == count
+        assert retention.counters.trimmed_messages == count
 
 
 @in_loop
@@ -84,7 +96,7 @@ async def test_a_large_backlog_goes_in_steps(valkey: str, admin: valkey_client.V
     async with open_store(valkey) as opened:
         for _ in range(45):
             await opened.append("t", *[b"x"] * 1000)
-        retention = Retention(opened.client, 0, 30.0, clock=lambda: NOW_MS * 2)
+        retention = _retention(opened.client, 0, now_ms=NOW_MS * 2)
         admin.config_resetstat()
         await retention.walk()
         assert admin.xlen(schema.stream("t")) == 1
@@ -147,16 +159,16 @@ async def test_it_walks_by_itself_survives_the_store_and_stops(make_valkey: Make
     server = make_valkey().start()
     async with open_store(server.socket_path) as opened:
         await opened.append("t", b"1", b"2")
-        retention = Retention(opened.client, 0, 0.01, clock=lambda: NOW_MS * 2)
+        retention = _retention(opened.client, 0, interval_seconds=0.01, now_ms=NOW_MS * 2)
         await retention.stop()
         retention.start()
-        await until(lambda: retention.trimmed_messages == 1)
+        await until(lambda: retention.counters.trimmed_messages == 1)
         server.kill()
         await until(lambda: retention.is_failing)
         server.start()
         await until(lambda: not retention.is_failing)
         await opened.append("t", b"3")
-        await until(lambda: retention.trimmed_messages == 2)
+        await until(lambda: retention.counters.trimmed_messages == 2)
         await retention.stop()
         await retention.stop()
 
@@ -167,7 +179,7 @@ async def test_a_full_server_gets_room_again(make_valkey: MakeValkey) -> None:
     async with open_store(server.socket_path) as opened:
         for n in range(20):
             await opened.append(f"t{n}", *[b"x" * 10_000] * 20)
-        retention = Retention(opened.client, 0, 30.0, clock=lambda: NOW_MS * 2)
+        retention = _retention(opened.client, 0, now_ms=NOW_MS * 2)
         used = int(server.command("INFO", "memory")["used_memory"])  # type: ignore[index]
         server.config("maxmemory", str(used - 100_000))
         assert await code_of(opened.append("t0", b"x")) == "store_full"

@@ -66,7 +66,7 @@ async def test_a_position_follows_what_a_hand_adds_or_takes_away(
 async def test_the_newest_message_survives_any_age(
     valkey: str, admin: valkey_client.Valkey, count: int
 ) -> None:
-    async with open_store(valkey) as opened:
+    async with open_store(valkey, persistent_tier_retention_seconds=0) as opened:
         appended = await opened.append("t", *[b"x"] * count)
         for before_ms in (2**53, 10**15, appended.messages[0].id.milliseconds + 1):
             await opened.store.trim("t", before_ms)
@@ -75,7 +75,7 @@ async def test_the_newest_message_survives_any_age(
 
 @in_loop
 async def test_exactly_what_is_older_goes(valkey: str) -> None:
-    async with open_store(valkey) as opened:
+    async with open_store(valkey, persistent_tier_retention_seconds=0) as opened:
         floor, ids = BEGINNING, []
         start_ms = (await opened.append("t", b"0")).messages[0].id.milliseconds
         for n in range(250):
@@ -94,7 +94,7 @@ async def test_exactly_what_is_older_goes(valkey: str) -> None:
 async def test_a_large_backlog_is_trimmed_in_steps_to_the_end(
     valkey: str, admin: valkey_client.Valkey
 ) -> None:
-    async with open_store(valkey) as opened:
+    async with open_store(valkey, persistent_tier_retention_seconds=0) as opened:
         for _ in range(35):
             await opened.append("t", *[b"x"] * 1000)
         admin.config_resetstat()
@@ -104,7 +104,7 @@ async def test_a_large_backlog_is_trimmed_in_steps_to_the_end(
 
 @in_loop
 async def test_trimming_what_is_not_there_removes_nothing(valkey: str, admin: valkey_client.Valkey) -> None:
-    async with open_store(valkey) as opened:
+    async with open_store(valkey, persistent_tier_retention_seconds=0) as opened:
         assert await opened.store.trim("t", 10**15) == 0
         await opened.append("t", b"x")
         admin.xtrim(schema.stream("t"), maxlen=0, approximate=False)

@@ -2,8 +2,8 @@
 -- Append a batch of publishes to one topic's stream, in order, in one atomic step, and announce it.
 --
 -- KEYS  1 stream   2 meta hash   3 this worker's last batch   4... one key per publish with a key of its own
--- ARGV  1 max length   2 floor id   3 epoch to use if a new one is needed   4 feed channel   5 worker
---       6 most bytes to announce inline   7 milliseconds a publish with a key is recognised
+-- ARGV  1 most messages kept, unless the topic has its own   2 floor id   3 epoch to use if a new one is
+--       needed   4 feed channel   5 worker   6 most bytes to announce inline   7 milliseconds a publish with a key is recognised
 --       8 number of this batch, rising   9 milliseconds a batch is recognised
 --       10... the publishes. The usual one, a draft without metadata, time to live or key: '', payload.
 --         Any other: '<index of its key among KEYS, or 0> <drafts> <1 or 3> <digest>', then for each draft
@@ -20,8 +20,10 @@
 -- Valkey does not roll back. So all that can fail comes before the first write: nothing refused was stored.
 
 local stream, meta, batch_key = KEYS[1], KEYS[2], KEYS[3]
-local max_length, floor, new_epoch, batch_number = ARGV[1], ARGV[2], ARGV[3], ARGV[8]
+local floor, new_epoch, batch_number = ARGV[2], ARGV[3], ARGV[8]
 local FIRST_PUBLISH = 10
+-- As in trim.lua.
+local TRIMMED_AT_ONCE, EXACT_UP_TO = 10000, 1000
 
 local function parts(id)
     local ms, n = string.match(id, '^(%d+)-(%d+)$')
@@ -58,7 +60,7 @@ if recorded then
     end
 end
 
-local known = redis.call('HMGET', meta, 'epoch', 'last', 'largest')
+local known = redis.call('HMGET', meta, 'epoch', 'last', 'largest', 'max_messages')
 local epoch, last, largest = known[1] or new_epoch, known[2] or '0-0', tonumber(known[3])
 local last_ms, last_n = parts(last)
 
@@ -206,6 +208,19 @@ while at <= size do
     outcomes[#outcomes + 1] = outcome
 end
 
+-- Whole blocks only, which is quicker, where some messages more are not felt; and not all of what is far too
+-- much at once.
+local function trim(most)
+    if most > EXACT_UP_TO then
+        call('XTRIM', stream, 'MAXLEN', '~', most)
+    else
+        local excess = call('XLEN', stream) - most
+        if excess > 0 then
+            call('XTRIM', stream, 'MAXLEN', excess > TRIMMED_AT_ONCE and '~' or '=', most)
+        end
+    end
+end
+
 local reply = {prev, epoch, ms, tostring(first_n or 0)}
 if not are_all_new then
     for i = 1, #outcomes do
@@ -213,7 +228,7 @@ if not are_all_new then
     end
 end
 if first_n then
-    redis.call('XTRIM', stream, 'MAXLEN', '~', max_length)
+    trim(tonumber(known[4] or ARGV[1]))
     if largest and largest ~= tonumber(known[3]) then
         redis.call('HSET', meta, 'epoch', epoch, 'last', last, 'largest', largest)
     else
@@ -225,6 +240,7 @@ if first_n then
     if not known[1] then
         -- A deleted topic's meta expires, having remembered its last id for a while; the topic lives again.
         redis.call('PERSIST', meta)
+        redis.call('HSETNX', meta, 'created', now)
     end
     -- Only a hint: that a user may not use the channel must not turn a stored batch into a refused one.
     redis.pcall('PUBLISH', ARGV[4], announcement())

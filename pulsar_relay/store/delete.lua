@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- Delete a topic's stream, and remember for a while the last id it gave, so that it gives none twice.
+-- Delete a topic with all that was said of it, and remember for a while the last id it gave, so that it gives
+-- none twice.
 --
 -- KEYS  1 stream   2 meta hash   ARGV  1 milliseconds to remember
 -- Reply: the last id, or nil if there was no such topic
@@ -16,7 +17,9 @@ if redis.call('XRANGE', KEYS[1], '(' .. last, '+', 'COUNT', 1)[1] then
     last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1][1]
 end
 redis.call('UNLINK', KEYS[1])
-redis.call('HDEL', KEYS[2], 'epoch', 'largest')
-redis.call('HSET', KEYS[2], 'last', last)
-redis.call('PEXPIRE', KEYS[2], ARGV[1])
+redis.call('DEL', KEYS[2])
+if last ~= '0-0' then
+    redis.call('HSET', KEYS[2], 'last', last)
+    redis.call('PEXPIRE', KEYS[2], ARGV[1])
+end
 return last

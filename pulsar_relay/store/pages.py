@@ -44,9 +44,16 @@ class EntryPage:
     epoch: str
     last: MessageId
     oldest_prev: MessageId | None
+    expired_after: MessageId | None
     knows_cursor: bool
     has_more: bool
     entries: Sequence[Entry]
+
+    def has_expired_before(self, cursor: MessageId) -> bool:
+        """Whether all that was between the cursor and the oldest entry had expired when it was removed."""
+        if self.expired_after is None or self.oldest_prev is None:
+            return False
+        return self.expired_after <= cursor < self.oldest_prev
 
     def first_prev(self, cursor: MessageId) -> MessageId | None:
         """The predecessor of the first entry; None if there is no entry."""
@@ -91,7 +98,7 @@ class Pages:
     ) -> EntryPage:
         args: list[Word] = [cursor, max_messages, max_bytes, direction]
         reply = await self._read.run_for_page(self._client, schema.stream_keys(topic), args)
-        return self._page(topic, reply, bool(reply[6]), reply[7])
+        return self._page(topic, [*reply[:6], reply[8]], bool(reply[6]), reply[7])
 
     async def _range(
         self, topic: str, cursor: MessageId, bound: Bound, count: int, max_bytes: int
@@ -114,10 +121,10 @@ class Pages:
         if fitting * (bound.largest_bytes + ENTRY_OVERHEAD_BYTES) > max_bytes:
             fitting = min(fitting, _fitting(entries, max_bytes))
         has_more = fitting < len(entries) or bool(proof[6])
-        return self._page(topic, proof, has_more, entries[:fitting])
+        return self._page(topic, [*proof[:6], proof[7]], has_more, entries[:fitting])
 
     def _page(self, topic: str, proof: Sequence[Any], has_more: bool, entries: Sequence[Entry]) -> EntryPage:
-        epoch, last_text, oldest, oldest_prev, knows_cursor, largest = proof[:6]
+        epoch, last_text, oldest, oldest_prev, knows_cursor, largest, expired_after = proof
         last = message_id(last_text)
         self._bounds.pop(topic, None)
         if largest:
@@ -128,6 +135,7 @@ class Pages:
             epoch.decode("ascii"),
             last,
             _predecessor_of_oldest(oldest, oldest_prev),
+            message_id(expired_after) if expired_after else None,
             bool(knows_cursor),
             has_more,
             entries,

@@ -1,8 +1,8 @@
-"""Retention: trims by age the topics that no worker has open, and keeps the index of topics true.
+"""Retention: trims all topics, also those that no worker has open, and keeps the index of topics true.
 
 One worker at a time does it, whoever holds the lease. It walks the index in slices and rests after each in
-proportion to what the slice took, so that a million topics delay nobody; a topic's newest message survives
-any age. What an open topic's actor has trimmed already costs a look.
+proportion to what the slice took, so that a million topics delay nobody. What is removed is said in trim.lua;
+what an open topic's actor has trimmed already costs a look.
 
 The index can be wrong after somebody deleted keys by hand: a name without a stream is taken out as the walk
 meets it, and a stream without a name is found by a slow scan of the keys.
@@ -18,9 +18,12 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
+from actors.counters import Counters
 from actors.ports import StoreError
+from pulsar_relay.settings import StorageSettings
 from pulsar_relay.store import schema
-from pulsar_relay.store.client import Client, Script
+from pulsar_relay.store.client import Client
+from pulsar_relay.store.trims import Trims
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +31,7 @@ SLICE_TOPICS = 100
 SCAN_KEYS = 500
 SCANS_A_WALK = 20
 TRIMS_A_TOPIC = 20
-"""Each removes 10,000 entries at most, so that others get their turn; the rest goes with the next walk."""
-TRIMMED_AT_ONCE = 10_000
+"""Each removes some thousand entries at most; what is left then goes with the next walk."""
 MIN_LEASE_MS = 10_000
 REST = 10
 """Rests last this many times as long as the work before them."""
@@ -42,31 +44,30 @@ def _wall_clock() -> int:
 
 
 class Retention:
-    """Walks all topics every `interval_seconds`, or without end if a walk takes longer than that.
+    """Walks all topics every `storage.trim_interval`, or without end if a walk takes longer than that.
 
-    `clock` is Unix time in milliseconds.
+    What it removes is added to the worker's counters. `clock` is Unix time in milliseconds.
     """
 
     def __init__(
         self,
         client: Client,
-        retention_ms: int,
-        interval_seconds: float,
+        settings: StorageSettings,
+        counters: Counters,
         *,
         clock: Callable[[], int] = _wall_clock,
     ) -> None:
         self._client = client
-        self._retention_ms = retention_ms
-        self._interval_seconds = interval_seconds
+        self._interval_seconds = settings.trim_interval_seconds
         self._clock = clock
         self._name = secrets.token_hex(8)
-        self._trim = Script("trim")
+        self._trims = Trims(client, settings)
         self._scan_cursor: bytes | int = 0
         self._is_full = False
         self.is_failing = False
         """Whether the last walk was stopped by the store."""
         self._task: asyncio.Task[None] | None = None
-        self.trimmed_messages = 0
+        self.counters = counters
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run(), name="retention")
@@ -152,30 +153,27 @@ class Retention:
 
     async def _trim_topics(self, names: Sequence[bytes]) -> None:
         """One after the other, not together: so the server has time for others in between."""
-        before_ms = max(0, self._clock() - self._retention_ms)
+        now_ms = self._clock()
         for name in names:
             topic = schema.topic_named(name)
-            if topic is None or not await self._trim_topic(topic, before_ms):
-                await self._unlist(name)
-
-    async def _trim_topic(self, topic: str, before_ms: int) -> bool:
-        """False if there is no such topic."""
-        for _ in range(TRIMS_A_TOPIC):
-            args = [before_ms, TRIMMED_AT_ONCE]
-            removed: int | None = await self._trim.run(self._client, schema.stream_keys(topic), args)
+            removed = None if topic is None else await self._trims.trim(topic, now_ms, TRIMS_A_TOPIC)
             if removed is None:
-                return False
-            self.trimmed_messages += removed
-            if removed < TRIMMED_AT_ONCE // 2:
-                break
-        return True
+                await self._unlist(name)
+            else:
+                self.counters.trimmed_messages += removed
 
     async def _unlist(self, name: bytes) -> None:
         await self._client.command("ZREM", schema.TOPICS, name)
         topic = schema.topic_named(name)
         # Made between the look and the removal? Then whoever made it has listed it in vain.
-        if topic is not None and await self._client.command("EXISTS", schema.stream(topic)):
+        if topic is not None and await self._exists(topic):
             await self._client.command("ZADD", schema.TOPICS, 0, name)
+
+    async def _exists(self, topic: str) -> bool:
+        stream, meta = schema.stream_keys(topic)
+        if await self._client.command("EXISTS", stream):
+            return True
+        return bool(await self._client.command("HEXISTS", meta, "epoch"))
 
     async def _list_found(self) -> bool:
         """One step of the scan: list the topics found. True when it has been through all keys."""

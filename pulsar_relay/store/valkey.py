@@ -11,8 +11,18 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 
-from actors.ports import Appended, Claim, Description, HistoryPage, Position, Publish, StoreError, StreamPage
-from actors.stream import BEGINNING, NEVER_MS, Batch, MessageId
+from actors.ports import (
+    Appended,
+    Claim,
+    Description,
+    HistoryPage,
+    Position,
+    Publish,
+    StoreError,
+    StreamPage,
+    TopicTerms,
+)
+from actors.stream import Batch, MessageId
 from pulsar_relay.settings import StorageSettings
 from pulsar_relay.store import schema
 from pulsar_relay.store.appends import Appends
@@ -20,12 +30,14 @@ from pulsar_relay.store.client import Client, Script
 from pulsar_relay.store.consumers import Consumers
 from pulsar_relay.store.entries import message_id, messages_from
 from pulsar_relay.store.feed import Feed
+from pulsar_relay.store.history_pages import HistoryPages
 from pulsar_relay.store.pages import Pages
+from pulsar_relay.store.terms import Terms
+from pulsar_relay.store.trims import Trims
 
 DELETED_META_SECONDS = 7 * 24 * 3600
 """How long a deleted topic's last id is remembered. Ids start with the clock, so this guards against one set
 back."""
-TRIMMED_AT_ONCE = 10_000
 POSITIONS_AT_ONCE = 100
 
 
@@ -48,9 +60,10 @@ class ValkeyStore:
             publish_deadline_seconds=settings.publish_deadline_seconds,
         )
         self._pages = Pages(client)
+        self._history = HistoryPages(self._pages)
+        self._trims = Trims(client, settings)
+        self._terms = Terms(client, settings)
         self._positions = Script("positions")
-        self._describe = Script("describe")
-        self._trim = Script("trim")
         self._delete = Script("delete")
         self._consumers = Consumers(client, worker)
 
@@ -62,14 +75,18 @@ class ValkeyStore:
     async def read(self, topic: str, after: MessageId, max_messages: int, max_bytes: int) -> StreamPage:
         page = await self._pages.after(topic, after, max_messages, max_bytes)
         entries = page.entries
+        first_prev = page.first_prev(after)
         return StreamPage(
             Position(page.epoch, page.last),
             Batch(
-                topic, messages_from(topic, entries, after), message_id(entries[-1][0]) if entries else after
+                topic,
+                messages_from(topic, entries, after),
+                message_id(entries[-1][0]) if entries else after,
+                after if first_prev == after or page.has_expired_before(after) else None,
             ),
             page.has_more,
             message_id(entries[0][0]) if entries else None,
-            page.first_prev(after),
+            first_prev,
             page.knows_cursor,
             page.oldest_prev,
         )
@@ -98,14 +115,8 @@ class ValkeyStore:
             for epoch, last in zip(replies[::2], replies[1::2], strict=True)
         ]
 
-    async def trim(self, topic: str, before_ms: int) -> int:
-        removed, total = TRIMMED_AT_ONCE, 0
-        while removed > TRIMMED_AT_ONCE // 2:
-            # In steps: other commands get their turn in between.
-            args = [max(0, before_ms), TRIMMED_AT_ONCE]
-            removed = await self._trim.run(self._client, schema.stream_keys(topic), args) or 0
-            total += removed
-        return total
+    async def trim(self, topic: str, now_ms: int) -> int:
+        return await self._trims.trim(topic, now_ms) or 0
 
     async def delete(self, topic: str) -> Position | None:
         # Out of the index first. The other way round, a topic made anew in between would be taken out of it.
@@ -149,29 +160,16 @@ class ValkeyStore:
     async def history(
         self, topic: str, cursor: MessageId | None, max_messages: int, max_bytes: int, *, descends: bool
     ) -> HistoryPage:
-        if descends:
-            page = await self._pages.before(topic, cursor, max_messages, max_bytes)
-            messages = messages_from(topic, reversed(page.entries), BEGINNING)[::-1]
-        else:
-            page = await self._pages.after(topic, cursor or BEGINNING, max_messages, max_bytes)
-            messages = messages_from(topic, page.entries, BEGINNING)
-        now_ms = time.time_ns() // 1_000_000
-        alive = [message for message in messages if (message.expires_at_ms or NEVER_MS) > now_ms]
-        end = message_id(page.entries[-1][0]) if page.entries else None
-        return HistoryPage(alive, page.has_more, end)
+        return await self._history.page(topic, cursor, max_messages, max_bytes, descends=descends)
 
     async def describe(self, topic: str) -> Description | None:
-        reply = await self._describe.run(self._client, schema.stream_keys(topic), [])
-        if reply is None:
-            return None
-        epoch, length, oldest, newest = reply
-        return Description(
-            topic,
-            length,
-            oldest.decode("ascii") or None,
-            newest.decode("ascii") or None,
-            epoch.decode("ascii"),
-        )
+        return await self._terms.describe(topic)
+
+    async def create(self, topic: str, terms: TopicTerms) -> bool:
+        return await self._terms.create(topic, terms)
+
+    async def change(self, topic: str, terms: TopicTerms) -> bool:
+        return await self._terms.change(topic, terms)
 
     async def topics(self, after: str, limit: int) -> list[str]:
         """Names of topics that come after `after`, in alphabetical order, at most `limit`."""

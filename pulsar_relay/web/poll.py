@@ -21,9 +21,6 @@ from pulsar_relay.web.connections import OpenConnections
 from pulsar_relay.web.cursor_cookie import CursorCookie
 from pulsar_relay.web.handler import ApiHandler
 
-OWNER = "-"
-"""Whose topics these are in the statistics' `owner/topic` keys. Without accounts they are nobody's."""
-
 
 class Waiters:
     """The polls that wait now, by topic; what `GET /messages/poll/stats` tells."""
@@ -133,8 +130,10 @@ class PollHandler(ApiHandler):
             self.set_cookie(self.cursor_cookie.name, updated, httponly=True, samesite="Lax")
         sink = self.sink
         # Topics are interleaved by time, which is kinder than one after the other; within one ids ascend
-        # anyway.
-        messages = sorted(sink.messages, key=attrgetter("id"))
+        # anyway. What came first may have expired while another topic was waited for.
+        now_ms = self.relay.clock()
+        alive = [message for message in sink.messages if not message.is_expired(now_ms)]
+        messages = sorted(alive, key=attrgetter("id"))
         self.answer(wire.poll_answer(messages, sink.cursors, sink.has_more, sink.notices))
 
     async def _placed(self, wanted: tuple[Wanted, ...], deadline: float) -> tuple[Wanted, ...]:
@@ -203,7 +202,7 @@ class PollStatsHandler(ApiHandler):
         self.waiters = waiters
 
     def get(self) -> None:
-        counts = {f"{OWNER}/{topic}": count for topic, count in self.waiters.topics.items()}
+        counts = {f"{wire.OWNER}/{topic}": count for topic, count in self.waiters.topics.items()}
         self.answer(
             {
                 "active_waiters": self.waiters.active,

@@ -89,7 +89,7 @@ def api_application(parts: FrontParts) -> Application:
             (r"/ws", RelayWebSocket, socket),
             (r"/api/v1/stream", StreamHandler, stream),
             (r"/api/v1/topics", TopicListHandler, {"relay": relay, "reader": reader}),
-            (topic, TopicHandler, {"relay": relay}),
+            (topic, TopicHandler, {"relay": relay, "reader": reader}),
             (topic + "/messages", HistoryHandler, {"relay": relay, "reader": reader}),
             (r"/stats", StatsHandler, {"relay": relay}),
             (r"/health", HealthHandler),

@@ -1,11 +1,11 @@
-"""Topics: the list of them, what is stored of one, its history, and its end."""
+"""Topics: the list of them, how one is made and changed, what is stored of it, its history, and its end."""
 
 from __future__ import annotations
 
 from typing import Any
 from urllib.parse import urlencode
 
-from actors.stream import MessageId
+from actors.stream import MessageId, timestamp_text
 from pulsar_relay import wire
 from pulsar_relay.cursors import place
 from pulsar_relay.errors import RelayError
@@ -18,7 +18,7 @@ STATS = "stats"
 
 
 class TopicListHandler(ApiHandler):
-    """GET /api/v1/topics"""
+    """GET and POST /api/v1/topics"""
 
     def initialize(self, relay: Relay, reader: RequestReader) -> None:
         self.relay = relay
@@ -33,18 +33,63 @@ class TopicListHandler(ApiHandler):
             self.set_header("Link", f'<{self.request.path}?{following}>; rel="next"')
         self.answer([{"topic_name": name} for name in names])
 
+    async def post(self) -> None:
+        topic, terms = self.reader.new_topic(self.body(), self.request.headers.get("Content-Type"))
+        await self.relay.create(topic, terms)
+        self.answer(await topic_information(self.relay, topic), 201)
+
+
+async def topic_information(relay: Relay, topic: str) -> dict[str, Any]:
+    """What is stored of a topic, what was said of it, and who reads it in this worker."""
+    description = await relay.describe(topic)
+    census = await relay.census()
+    own, effective = description.own, description.effective
+    created_ms = description.created_ms
+    return {
+        "topic_name": topic,
+        "owner_id": wire.OWNER,
+        "created_at": None if created_ms is None else timestamp_text(created_ms),
+        "description": description.text,
+        "max_messages": own.max_messages,
+        "retention": _seconds(own.retention_ms),
+        "effective": {
+            "max_messages": effective.max_messages,
+            "retention": _seconds(effective.retention_ms),
+        },
+        "length": description.length,
+        "first_id": description.oldest,
+        "last_id": description.newest,
+        "epoch": description.epoch,
+        "subscribers": census.subscribers.get(topic, 0),
+    }
+
+
+def _seconds(milliseconds: int | None) -> float | None:
+    """A number that can be sent back as it is."""
+    if milliseconds is None:
+        return None
+    seconds, rest = divmod(milliseconds, 1000)
+    return milliseconds / 1000 if rest else seconds
+
 
 class TopicHandler(ApiHandler):
-    """GET and DELETE /api/v1/topics/{topic}"""
+    """GET, PUT and DELETE /api/v1/topics/{topic}"""
 
-    def initialize(self, relay: Relay) -> None:
+    def initialize(self, relay: Relay, reader: RequestReader) -> None:
         self.relay = relay
+        self.reader = reader
 
     async def get(self, topic: str) -> None:
         if topic == STATS:
             self.answer(await self._statistics())
         else:
-            self.answer(await self._information(_existing_name(topic)))
+            self.answer(await topic_information(self.relay, _existing_name(topic)))
+
+    async def put(self, topic: str) -> None:
+        topic = _existing_name(topic)
+        terms = self.reader.topic_change(self.body(), self.request.headers.get("Content-Type"))
+        await self.relay.change(topic, terms)
+        self.answer(await topic_information(self.relay, topic))
 
     async def delete(self, topic: str) -> None:
         await self.relay.delete(_existing_name(topic))
@@ -52,23 +97,11 @@ class TopicHandler(ApiHandler):
         self.clear_header("Content-Type")
         self.finish()
 
-    async def _information(self, topic: str) -> dict[str, Any]:
-        description = await self.relay.describe(topic)
-        census = await self.relay.census()
-        return {
-            "topic_name": topic,
-            "length": description.length,
-            "first_id": description.oldest,
-            "last_id": description.newest,
-            "epoch": description.epoch,
-            "subscribers": census.subscribers.get(topic, 0),
-        }
-
     async def _statistics(self) -> dict[str, Any]:
         """The statistics' address is also that of a topic of this name: if there is one, both are told."""
         information: dict[str, Any] = {}
         try:
-            information = await self._information(STATS)
+            information = await topic_information(self.relay, STATS)
         except RelayError as error:
             if error.code != "topic_not_found":
                 raise

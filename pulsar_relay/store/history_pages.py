@@ -1,0 +1,63 @@
+"""History: a topic's messages page by page, in either direction, without those that have expired."""
+
+from __future__ import annotations
+
+import time
+
+from actors.ports import HistoryPage
+from actors.stream import BEGINNING, Message, MessageId
+from pulsar_relay.store.entries import message_id, messages_from
+from pulsar_relay.store.pages import EntryPage, Pages
+
+READS_AT_MOST = 20
+"""Reads for one page. Beyond, it is given as it is: its end leads on, past what has expired."""
+READ_MESSAGES = 1000
+GROWTH = 10
+"""How many times more is read at once where a read brought expired messages."""
+
+
+class HistoryPages:
+    """Reads pages of messages. Raises StoreError only."""
+
+    def __init__(self, pages: Pages) -> None:
+        self._pages = pages
+
+    async def page(
+        self, topic: str, cursor: MessageId | None, max_messages: int, max_bytes: int, *, descends: bool
+    ) -> HistoryPage:
+        """Messages beyond the cursor. Where some have expired, others are read in their place: who asks for
+        the newest message is given the newest that lives, unless very many have expired since.
+        """
+        found: list[Message] = []
+        count, place = max_messages, cursor
+        for _ in range(READS_AT_MOST):
+            page = await self._read(topic, place, count, max_bytes, descends=descends)
+            if not page.entries:
+                return HistoryPage(found, False, place if place != cursor else None)
+            place = message_id(page.entries[-1][0])
+            messages = _messages(topic, page, descends=descends)
+            now_ms = time.time_ns() // 1_000_000
+            alive = [message for message in messages if not message.is_expired(now_ms)]
+            found += alive
+            max_bytes -= sum(message.size_bytes for message in alive)
+            if len(found) > max_messages:
+                del found[max_messages:]
+                return HistoryPage(found, True, found[-1].id)
+            is_whole = len(alive) == len(messages) or len(found) == max_messages or max_bytes <= 0
+            if is_whole or not page.has_more:
+                return HistoryPage(found, page.has_more, place)
+            count = max(count, min(READ_MESSAGES, count * GROWTH))
+        return HistoryPage(found, True, place)
+
+    async def _read(
+        self, topic: str, place: MessageId | None, count: int, max_bytes: int, *, descends: bool
+    ) -> EntryPage:
+        if descends:
+            return await self._pages.before(topic, place, count, max_bytes)
+        return await self._pages.after(topic, place or BEGINNING, count, max_bytes)
+
+
+def _messages(topic: str, page: EntryPage, *, descends: bool) -> list[Message]:
+    if descends:
+        return messages_from(topic, reversed(page.entries), BEGINNING)[::-1]
+    return messages_from(topic, page.entries, BEGINNING)

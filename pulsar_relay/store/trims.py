@@ -1,0 +1,39 @@
+"""Trims: what a topic need not keep any more is removed from its stream. The rules stand in trim.lua, each
+topic's own limits in its meta hash; the settings are for those that have none.
+"""
+
+from __future__ import annotations
+
+from pulsar_relay.settings import StorageSettings
+from pulsar_relay.store import schema
+from pulsar_relay.store.client import Client, Script
+from pulsar_relay.store.link import Word
+
+
+class Trims:
+    """Removes what has expired at the old end of a stream, what is over the topic's most messages and what is
+    older than its retention, but never the newest entry. Raises StoreError only."""
+
+    def __init__(self, client: Client, settings: StorageSettings) -> None:
+        self._client = client
+        self._script = Script("trim")
+        self._retention_ms = round(settings.persistent_tier_retention_seconds * 1000)
+        self._max_messages = settings.max_messages_per_topic
+
+    async def trim(self, topic: str, now_ms: int, most_steps: int | None = None) -> int | None:
+        """How many entries went; None if there is no such topic.
+
+        Goes in steps, so that other commands get their turn in between. What is left after `most_steps` waits
+        for the next time.
+        """
+        total = steps = 0
+        args: list[Word] = [now_ms, self._retention_ms, self._max_messages]
+        while True:
+            reply = await self._script.run(self._client, schema.stream_keys(topic), args)
+            if reply is None:
+                return None
+            removed, has_more = reply
+            total += int(removed)
+            steps += 1
+            if not has_more or steps == most_steps:
+                return total
