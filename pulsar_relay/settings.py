@@ -226,19 +226,19 @@ class StorageSettings:
         Duration("1s", "3650d"),
         24 * 3600.0,
         "Age at which messages are trimmed from Valkey; a topic's newest message stays. Longer lets "
-        "subscribers be away longer without a gap and costs memory in Valkey.",
+        "subscribers be away longer without a gap and costs memory in Valkey. A topic can have its own.",
     )
     max_messages_per_topic: int = setting(
         Whole(1, 1_000_000_000),
         1_000_000,
-        "Most messages a topic keeps in Valkey; the oldest are trimmed first. Trimming is approximate: a "
-        "topic may hold about a hundred more.",
+        "Most messages a topic keeps in Valkey; the oldest are trimmed first. Above 1,000 trimming is "
+        "approximate: a topic may hold about a hundred more. A topic can have its own.",
     )
     trim_interval_seconds: float = setting(
         Duration("100ms", "24h"),
         30.0,
-        "How often messages past their age are trimmed. A message can live this much longer than its "
-        "retention.",
+        "How often messages past their age or their time to live are trimmed. A message can stay in Valkey "
+        "this much longer than its retention.",
     )
     idempotency_window_seconds: float = setting(
         Duration("10m", "30d"),

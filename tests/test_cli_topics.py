@@ -75,6 +75,27 @@ def test_delete_and_yes_need_each_other_and_a_name() -> None:
     assert "--delete" in refusal("topics", "--yes", "t")
 
 
+def test_a_topic_is_made_with_limits_and_changed(command_line: CommandLine, topic: str) -> None:
+    said = ("--retention", "1h30m", "--max-messages", "600", "--description", "readings")
+    (made,) = command_line.run("topics", "--create", topic, *said).lines
+    assert (made["topic_name"], made["length"], made["description"]) == (topic, 0, "readings")
+    assert (made["retention"], made["max_messages"]) == (5400, 600)
+    (changed,) = command_line.run("topics", "--change", topic, "--retention", "default").lines
+    assert (changed["retention"], changed["max_messages"]) == (None, 600)
+    again = command_line.run("topics", "--create", topic)
+    assert again.code == 1 and again.errors.startswith("topic_exists: ")
+    wrong = command_line.run("topics", "--change", topic, "--max-messages", "many")
+    assert wrong.code == 1 and "max_messages" in wrong.errors
+
+
+def test_what_is_said_of_a_topic_goes_with_one_way_to_say_it() -> None:
+    assert "name the topic" in refusal("topics", "--create")
+    assert "name the topic" in refusal("topics", "--retention", "1h")
+    assert "exclude each other" in refusal("topics", "--create", "--change", "t")
+    assert "--create or --change" in refusal("topics", "t", "--max-messages", "1")
+    assert "goes with --change" in refusal("topics", "--create", "t", "--retention", "default")
+
+
 def test_a_terminal_gets_tables(command_line: CommandLine, topic: str) -> None:
     topic = topic[:40]
     _publish(command_line, topic)
