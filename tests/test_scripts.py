@@ -11,7 +11,7 @@ import valkey as valkey_client
 import pulsar_relay.store
 
 SCRIPTS = sorted(Path(pulsar_relay.store.__file__).parent.glob("*.lua"))
-WRITING = {"append", "acknowledge", "claim", "delete", "trim"}
+WRITING = {"append", "acknowledge", "change", "claim", "create", "delete", "trim"}
 MAKING_ROOM = {"delete", "trim"}
 
 

@@ -3,7 +3,8 @@
 --
 -- KEYS  1 stream   2 meta hash   3 this worker's last batch   4... one key per publish with a key of its own
 -- ARGV  1 most messages kept, unless the topic has its own   2 floor id   3 epoch to use if a new one is
---       needed   4 feed channel   5 worker   6 most bytes to announce inline   7 milliseconds a publish with a key is recognised
+--       needed   4 feed channel   5 worker   6 most bytes to announce inline
+--       7 milliseconds a publish with a key is recognised
 --       8 number of this batch, rising   9 milliseconds a batch is recognised
 --       10... the publishes. The usual one, a draft without metadata, time to live or key: '', payload.
 --         Any other: '<index of its key among KEYS, or 0> <drafts> <1 or 3> <digest>', then for each draft

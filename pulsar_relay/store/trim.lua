@@ -3,22 +3,22 @@
 -- most messages, what is older than its retention. Never the newest entry.
 --
 -- KEYS  1 stream   2 meta hash
--- ARGV  1 now, Unix milliseconds   2 milliseconds a message is kept, and 3 most messages kept, unless the topic
---       has its own
+-- ARGV  1 now, Unix milliseconds   2 milliseconds a message is kept, and 3 most messages kept, unless the
+--       topic has its own
 -- Reply {how many entries went, 1 if there may be more to remove else 0}, or nil if there is no such topic
 --
 -- Runs on a full server too: it is what makes room again. Each call is short, so that others get their turn.
 
-local stream, meta_key = KEYS[1], KEYS[2]
+local stream, meta = KEYS[1], KEYS[2]
 local TRIMMED_AT_ONCE, EXACT_UP_TO = 10000, 1000
 local LOOKED_AT_ONCE, LOOKED_BYTES, READ_BYTES = 2000, 16 * 1024 * 1024, 1024 * 1024
 
-local meta = redis.call(
-    'HMGET', meta_key, 'epoch', 'largest', 'retention_ms', 'max_messages', 'expired_after', 'expired_to'
+local said = redis.call(
+    'HMGET', meta, 'epoch', 'largest', 'retention_ms', 'max_messages', 'expired_after', 'expired_to'
 )
 local top = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
 if not top then
-    if meta[1] or redis.call('EXISTS', stream) == 1 then
+    if said[1] or redis.call('EXISTS', stream) == 1 then
         return {0, 0}
     end
     return nil
@@ -44,7 +44,7 @@ end
 -- would be told of a gap. Of those at the old end it is noted between which ids they were, so that nobody is
 -- told of a loss that is none.
 local function trim_expired()
-    local largest = tonumber(meta[2])
+    local largest = tonumber(said[2])
     local step = largest and math.max(1, math.min(100, math.floor(READ_BYTES / (largest + 64)))) or 1
     local place, count, looked, bytes, is_enough = '-', 1, 0, 0, false
     local before, last, bound
@@ -65,8 +65,8 @@ local function trim_expired()
     end
     redis.call('XTRIM', stream, 'MINID', '=', bound)
     if before ~= '' then
-        local after = meta[6] == before and meta[5] or before
-        redis.call('HSET', meta_key, 'expired_after', after, 'expired_to', last)
+        local after = said[6] == before and said[5] or before
+        redis.call('HSET', meta, 'expired_after', after, 'expired_to', last)
     end
     return looked, is_enough
 end
@@ -99,8 +99,8 @@ end
 local total, has_more = 0, false
 for _, step in ipairs({
     {trim_expired},
-    {trim_to_length, tonumber(meta[4] or ARGV[3])},
-    {trim_to_age, tonumber(meta[3] or ARGV[2])},
+    {trim_to_length, tonumber(said[4] or ARGV[3])},
+    {trim_to_age, tonumber(said[3] or ARGV[2])},
 }) do
     local removed, is_unfinished = step[1](step[2])
     total, has_more = total + removed, has_more or is_unfinished
