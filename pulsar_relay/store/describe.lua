@@ -2,8 +2,8 @@
 -- What is stored of a topic, and what was said of it.
 --
 -- KEYS  1 stream   2 meta hash
--- Reply {epoch or '', entries, id of the oldest entry or '', last id ever given or '', Unix milliseconds when it
---       was made or '', its description or false, its own most messages or '', its own retention in
+-- Reply {epoch or '', entries, id of the oldest entry or '', last id ever given or '', when it was made in
+--       Unix milliseconds or '', its description or false, its own most messages or '', its own retention in
 --       milliseconds or ''}, or nil if there is no such topic
 
 local function end_id(command, from, to)
