@@ -464,6 +464,21 @@ def test_a_connection_is_kept_alive_for_the_next_request_until_the_relay_stops(m
         assert connection.rest() == b""
 
 
+def test_who_was_answered_a_moment_ago_is_heard_once_more_when_the_relay_stops(
+    make_relay: MakeRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front, "HEARING_SECONDS", WAIT_SECONDS)
+    relay = make_relay()
+    with RawConnection(relay.ports.api) as connection, ThreadPoolExecutor(1) as pool:
+        assert connection.request("GET", "/health").status == 200
+        stopping = pool.submit(relay.stop)
+        until(lambda: not relay.worker.relay.is_accepting, "the relay is stopping")
+        answer = connection.request("POST", PATH, b'{"topic": "t", "payload": 1}')
+        assert (answer.status, answer.error) == (503, "shutting_down")
+        assert answer.headers["connection"] == "close"
+        stopping.result(WAIT_SECONDS)
+
+
 def test_a_client_that_hangs_up_in_the_middle_of_a_request_leaves_nothing_behind(
     small: RunningWorker,
 ) -> None:

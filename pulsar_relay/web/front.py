@@ -38,6 +38,9 @@ HEADER_SLACK = 2
 """Headers up to this many times the limit are read, so that they can be answered 431; larger ones are cut."""
 MOST_FAREWELLS = 128
 """Connections that are told why they end at the same time; half of the descriptors kept in reserve."""
+HEARING_SECONDS = 0.2
+"""A stopping server still hears who was answered, or connected, less than this ago: the next request may be
+on its way, and a connection that is closed under it leaves its outcome unknown."""
 FAREWELL_SECONDS = 2.0
 FAREWELL_BYTES = 1024 * 1024
 
@@ -121,19 +124,26 @@ class FrontServer(HTTPServer):
         super().stop()
 
     async def close_all_connections(self) -> None:
-        """Close what is idle; what is being answered as soon as that is done, at latest
+        """Close what is idle; what is being answered, or may be asking, as soon as that is done, at latest
         `server.shutdown_deadline` after `stop`.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout_at(self._deadline):
-                await self._answered()
+                await self._heard_and_answered()
         self.farewells.cut_short()
         await super().close_all_connections()
 
-    async def _answered(self) -> None:
-        while self.answering_count:
+    async def _heard_and_answered(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            until = max((guard.heard_until for guard in self._guards.values()), default=0.0)
+            is_hearing = until > loop.time()
+            if not is_hearing and not self.answering_count:
+                return
             self._is_changed.clear()
-            await self._is_changed.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(until if is_hearing else None):
+                    await self._is_changed.wait()
 
 
 class Stage(Enum):
@@ -164,7 +174,13 @@ class RequestGuard(httputil.HTTPMessageDelegate):
         self._limits = server.limits
         self._received_bytes = 0
         loop = asyncio.get_running_loop()
+        self._since = loop.time()
         self._timer: asyncio.TimerHandle | None = loop.call_later(wait_seconds, self._on_late)
+
+    @property
+    def heard_until(self) -> float:
+        """Until when a stopping server listens to this connection, in the loop's time; 0 if it has heard."""
+        return self._since + HEARING_SECONDS if self.stage in (Stage.AWAITED, Stage.RECEIVING) else 0.0
 
     # What Tornado tells
 
