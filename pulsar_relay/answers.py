@@ -251,6 +251,10 @@ class ReadyAnswer(Answer):
         register = False
 
     ready = fields.Boolean(required=True, metadata=about("Whether a publish would succeed now.", True))
+    durability = fields.String(
+        required=True,
+        metadata=about("What an acknowledgement is worth: `storage.durability`.", "memory"),
+    )
     checks = fields.Dict(
         keys=fields.String(),
         values=fields.Nested(ReadyCheck),

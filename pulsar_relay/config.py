@@ -231,6 +231,7 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 def _inconsistencies(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
     """Settings that are right alone and wrong together."""
     yield from _unusable_valkey_settings(settings, origins)
+    yield from _unusable_durability(settings, origins)
     yield from _wrong_orders(settings, origins)
     if not settings.server.allow_open:
         for name in settings.server.beyond_loopback:
@@ -264,6 +265,19 @@ def _unusable_valkey_settings(settings: Settings, origins: Mapping[str, str]) ->
             if is_forgetful or KEYS[name].value_in(settings) != KEYS[name].default:
                 server = "the embedded server" if is_embedded else "a unix socket"
                 yield f"{name} ({origins[name]}) has no meaning for {server}; did you forget valkey.host?"
+
+
+def _unusable_durability(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
+    level = settings.storage.durability
+    if level == "replica" and settings.uses_embedded_server:
+        yield (
+            f"storage.durability: 'replica' ({origins['storage.durability']}) needs replicas, and the "
+            "embedded server has none; say disk, or set valkey.host to a Valkey that has"
+        )
+    if level != "replica" and settings.storage.replicas != KEYS["storage.replicas"].default:
+        yield (
+            f"storage.replicas ({origins['storage.replicas']}) has no meaning at storage.durability: {level}"
+        )
 
 
 # Each pair as (must not be above, this one).

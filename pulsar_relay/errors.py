@@ -120,6 +120,8 @@ _ROWS: tuple[tuple[str, int | None, int | None, int | None, str], ...] = (
         "The store does not let this relay in; its operator must correct the credentials or permissions."),
     ("store_damaged", 503, None, 5,
         "The store holds something else where this topic's stream should be; its operator must look."),
+    ("store_not_replicated", 503, None, 1,
+        "Too few replicas have confirmed the message in time; it may be stored. Try again."),
     ("store_error", 503, None, 1,
         "The store failed. Try again."),
     ("shutting_down", 503, None, 1,
@@ -128,6 +130,8 @@ _ROWS: tuple[tuple[str, int | None, int | None, int | None, str], ...] = (
         "Something went wrong inside the relay, and was logged. Try again."),
 
 # -------------------------------------------------------------------------------- why the relay is not ready
+    ("store_not_durable", None, None, None,
+        "The store's settings do not back the durability level; the relay's log says what to change."),
     ("store_evicts", None, None, None,
         "The store would forget messages when it is full; its `maxmemory-policy` must be `noeviction`."),
 

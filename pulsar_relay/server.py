@@ -54,6 +54,8 @@ RESERVED_FILES = 256
 """Descriptors kept for Valkey, logs, the embedded server and accepting: at the limit an accept loop spins."""
 STORE_RETRY_SECONDS = 0.5
 PROBE_SECONDS = 1.0
+EMBEDDED_APPENDFSYNC = {"memory": "everysec", "disk": "always"}
+"""What backs each durability level that a single server can have."""
 
 
 def wall_clock() -> int:
@@ -75,15 +77,19 @@ class Worker:
         self._settings = settings
         self._name = secrets.token_hex(6)
         valkey = settings.valkey
-        self._client = make_client(valkey, unix_socket)
+        self._client = make_client(valkey, unix_socket, settings.replicas_to_wait_for)
         self._feed = Feed(self._client, self._name, valkey.command_timeout_seconds)
         self._store = ValkeyStore(self._client, self._feed, self._name, settings.storage)
         self.connections = OpenConnections()
         self.waiters = Waiters()
         self._build_relay()
         self._canary = Canary(self.relay, self._client, self._name, PROBE_SECONDS)
-        self._backing = Backing(self._client, valkey)
-        checks = {"valkey_write": self._store.probe, "eviction": self._backing.check_eviction}
+        self._backing = Backing(self._client, settings)
+        checks = {
+            "valkey_write": self._store.probe,
+            "durability": self._backing.check_durability,
+            "eviction": self._backing.check_eviction,
+        }
         self._probe = Probe(checks, self._feed, PROBE_SECONDS, others=[self._canary.leg])
         self.metrics.watch_readiness(self._probe.report, self._canary)
         self._retention = Retention(self._client, settings.storage, self.relay.counters)
@@ -281,7 +287,7 @@ def embedded_valkey(settings: Settings) -> EmbeddedValkey | None:
     embedded = settings.embedded
     return EmbeddedValkey(
         embedded.data_dir,
-        appendfsync=embedded.appendfsync,
+        appendfsync=EMBEDDED_APPENDFSYNC[settings.storage.durability],
         maxmemory_bytes=embedded.maxmemory_bytes,
         start_timeout_seconds=embedded.start_timeout_seconds,
     )

@@ -196,13 +196,6 @@ class EmbeddedSettings:
         "Directory of the append-only file and the socket. All messages are in here: keep it, back it up.",
         flag="--data-dir",
     )
-    appendfsync: str = setting(
-        Choice(("everysec", "always")),
-        "everysec",
-        "When an acknowledged message is on the disk. `everysec`: within a second; the relay's or Valkey's "
-        "death loses nothing, a power cut may lose that second. `always`: before the publisher is "
-        "answered; appends are grouped, so many publishers share one write, but each waits for the disk.",
-    )
     maxmemory_bytes: int = setting(
         Size("16MiB", "16TiB", zero="no limit"),
         0,
@@ -220,8 +213,24 @@ class EmbeddedSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StorageSettings:
-    """How long messages are kept, and how appends behave when Valkey is away."""
+    """What an acknowledgement is worth, how long messages are kept, and how appends behave when Valkey is
+    away."""
 
+    durability: str = setting(
+        Choice(("memory", "disk", "replica")),
+        "memory",
+        "What an acknowledged message survives. `memory`: the death of the relay and of Valkey; a power cut "
+        "may lose about a second (Valkey: `appendonly yes`). `disk`: a power cut too; each group of appends "
+        "waits for the disk (Valkey: `appendfsync always`). `replica`: the loss of Valkey's primary; each "
+        "group of appends waits for replicas (Valkey: `min-replicas-to-write`). The relay starts on no "
+        "external Valkey whose settings cannot back the level; its embedded server is given them.",
+        flag="--durability",
+    )
+    replicas: int = setting(
+        Whole(1, 100),
+        1,
+        "At `storage.durability: replica`, how many replicas must have a message before it is acknowledged.",
+    )
     persistent_tier_retention_seconds: float = setting(
         Duration("1s", "3650d"),
         24 * 3600.0,
@@ -443,6 +452,11 @@ class Settings:
     poll: PollSettings = PollSettings()
     publish: PublishSettings = PublishSettings()
     log: LogSettings = LogSettings()
+
+    @property
+    def replicas_to_wait_for(self) -> int:
+        """How many replicas must confirm an append; 0 unless that is the durability level."""
+        return self.storage.replicas if self.storage.durability == "replica" else 0
 
     @property
     def uses_embedded_server(self) -> bool:

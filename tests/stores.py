@@ -118,14 +118,17 @@ async def open_store(
     name: str | None = None,
     valkey: dict[str, Any] | None = None,
     starts_feed: bool = False,
+    replicas: int = 0,
     **storage: Any,
 ) -> AsyncIterator[OpenStore]:
-    """A store over the server at a socket path or behind a proxy; `valkey` and `storage` change settings."""
+    """A store over the server at a socket path or behind a proxy; `valkey` and `storage` change settings,
+    `replicas` have to confirm appends.
+    """
     settings = ValkeySettings()
     if isinstance(where, Proxy):
         settings = replace(settings, host=where.host, port=where.port)
     settings = replace(settings, **(valkey or {}))
-    client = make_client(settings, None if isinstance(where, Proxy) else where)
+    client = make_client(settings, None if isinstance(where, Proxy) else where, replicas)
     name = name or secrets.token_hex(6)
     feed = Feed(client, name, settings.command_timeout_seconds)
     store = ValkeyStore(client, feed, name, replace(StorageSettings(), **storage))

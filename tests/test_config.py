@@ -309,6 +309,12 @@ def test_what_is_shown_can_be_given_back() -> None:
         ("valkey: {username: x}", "valkey.username (relay.yaml:1) has no meaning for the embedded server"),
         ("valkey: {tls: true}", "valkey.tls (relay.yaml:1) has no meaning for the embedded server"),
         ("valkey: {unix_socket: /s, port: 1}", "valkey.port (relay.yaml:1) has no meaning for a unix socket"),
+        (
+            "valkey: {allowed_eviction_policy: allkeys-lru}",
+            "valkey.allowed_eviction_policy (relay.yaml:1) has no meaning for the embedded server",
+        ),
+        ("storage: {durability: replica}", "storage.durability: 'replica' (relay.yaml:1) needs replicas"),
+        ("storage: {replicas: 2}", "storage.replicas (relay.yaml:1) has no meaning at storage.durability"),
         ("subscriber: {outbox_low: 1MiB}", "subscriber.outbox_low: 1MiB (relay.yaml:1) must not be above"),
         ("poll: {default_timeout: 2m}", "poll.default_timeout: 2m (relay.yaml:1) must not be above"),
         ("poll: {default_limit: 1001}", "poll.default_limit: 1001 (relay.yaml:1) must not be above"),

@@ -39,9 +39,10 @@ def test_health_tells_the_version_and_the_time(relay: RunningWorker) -> None:
 def test_a_relay_that_can_write_is_ready_and_names_each_leg(relay: RunningWorker) -> None:
     told: dict[str, Any] = _until_ready(relay, is_ready=True).json()
     assert not answers.ReadyAnswer().validate(told)
-    assert told["ready"] is True
+    assert (told["ready"], told["durability"]) == (True, "memory")
     assert {name: check["ok"] for name, check in told["checks"].items()} == {
         "valkey_write": True,
+        "durability": True,
         "eviction": True,
         "feed": True,
         "delivery": True,

@@ -138,6 +138,25 @@ class RealValkey:
                 client.config_set(name, value)
             return str(client.config_get(name)[name])
 
+    def replicate(self, primary: RealValkey) -> None:
+        """Become a replica of `primary`, which listens on TCP; return when the link is up.
+
+        A primary counts a replica as online before that has loaded what it was sent.
+        """
+        self.command("REPLICAOF", primary.host, primary.port)
+        deadline = time.monotonic() + 30 * TIMEOUT_SCALE
+        with self.client() as client:
+            while client.info("replication")["master_link_status"] != "up":
+                assert time.monotonic() < deadline, f"no replication:\n{self.log()[-4000:]}"
+                time.sleep(0.005)
+
+    @property
+    def online_replicas(self) -> int:
+        """How many replicas this server feeds."""
+        with self.client() as client:
+            told = client.info("replication")
+        return sum(isinstance(one, dict) and one.get("state") == "online" for one in told.values())
+
     def log(self) -> str:
         """What the server has logged, over all its starts."""
         path = self.directory / "valkey.log"

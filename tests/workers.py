@@ -24,7 +24,7 @@ _numbers = itertools.count(1)
 class RunningWorker:
     """Started by its constructor; `stop` ends it in order. `url` is where its API answers."""
 
-    def __init__(self, unix_socket: str, settings: Settings) -> None:
+    def __init__(self, unix_socket: str | None, settings: Settings) -> None:
         self._settings = settings
         self._unix_socket = unix_socket
         self._started: Future[Ports] = Future()
@@ -100,7 +100,10 @@ def make_relay(relay_valkey: RealValkey) -> Iterator[Callable[..., RunningWorker
     made: list[RunningWorker] = []
 
     def make(unix_socket: str | None = None, **sections: dict[str, Any]) -> RunningWorker:
-        made.append(RunningWorker(unix_socket or relay_valkey.socket_path, make_settings(**sections)))
+        settings = make_settings(**sections)
+        if settings.uses_embedded_server:
+            unix_socket = unix_socket or relay_valkey.socket_path
+        made.append(RunningWorker(unix_socket, settings))
         return made[-1]
 
     yield make

@@ -55,6 +55,8 @@ if recorded then
     local space = string.find(recorded, ' ', 1, true)
     local number = tonumber(string.sub(recorded, 1, space - 1))
     if number == tonumber(batch_number) then
+        -- A write, for who waits for replicas: they confirm what this connection wrote, and only that.
+        redis.call('PEXPIRE', batch_key, ARGV[9])
         return cmsgpack.unpack(string.sub(recorded, space + 1))
     elseif number > tonumber(batch_number) then
         error({err = 'STALE a later batch was appended'})
@@ -245,6 +247,7 @@ if first_n then
     end
     -- Only a hint: that a user may not use the channel must not turn a stored batch into a refused one.
     redis.pcall('PUBLISH', ARGV[4], announcement())
-    redis.call('SET', batch_key, batch_number .. ' ' .. cmsgpack.pack(reply), 'PX', ARGV[9])
 end
+-- Also where all was known already: it is a write, for the same reason as above.
+redis.call('SET', batch_key, batch_number .. ' ' .. cmsgpack.pack(reply), 'PX', ARGV[9])
 return reply

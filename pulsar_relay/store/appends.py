@@ -111,13 +111,14 @@ class Appends:
     async def _repeated(self, topic: str, words: Sequence[Word]) -> Sequence[bytes]:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._deadline_seconds
-        is_outcome_unknown = was_away = False
+        is_outcome_unknown = was_away = was_unconfirmed = False
         for attempt in itertools.count():
             try:
                 return await self._attempt(topic, words, deadline)
             except StoreError as error:
                 is_outcome_unknown = is_outcome_unknown or error.is_outcome_unknown
                 was_away = was_away or error.code == "store_unavailable"
+                was_unconfirmed = was_unconfirmed or error.code == "store_not_replicated"
                 pause = REPEAT_PAUSE_SECONDS[min(attempt, len(REPEAT_PAUSE_SECONDS) - 1)]
                 pause *= random.uniform(0.5, 1.0)
                 # After one unknown outcome even a definite refusal of the repetition does not tell what
@@ -129,9 +130,9 @@ class Appends:
                     or (was_away and error.code in ("store_loading", "store_crowded"))
                 )
                 if not may_repeat or isinstance(error, StaleBatchError) or loop.time() + pause >= deadline:
-                    raise StoreError(
-                        error.code, error.detail, is_outcome_unknown=is_outcome_unknown
-                    ) from error
+                    # Who gave up waiting for replicas once more is not to look for a store that is away.
+                    code = "store_not_replicated" if was_unconfirmed else error.code
+                    raise StoreError(code, error.detail, is_outcome_unknown=is_outcome_unknown) from error
                 await asyncio.sleep(pause)
         raise AssertionError("unreachable")
 
@@ -146,7 +147,7 @@ class Appends:
             return await self._answered(words, deadline)
 
     async def _answered(self, words: Sequence[Word], deadline: float) -> Sequence[bytes]:
-        answer = self._client.line.call(*words)
+        answer = self._client.appends.call(*words)
         timer = asyncio.get_running_loop().call_at(deadline, _give_up, answer)
         try:
             reply: Sequence[bytes] = await answer
@@ -166,7 +167,7 @@ class Appends:
                 del self._listed[next(iter(self._listed))]
 
         if self._lists_topics:
-            self._client.line.call("ZADD", schema.TOPICS, 0, topic).add_done_callback(on_listed)
+            self._client.appends.call("ZADD", schema.TOPICS, 0, topic).add_done_callback(on_listed)
 
 
 def _give_up(answer: asyncio.Future[Any]) -> None:

@@ -7,13 +7,18 @@ relay not ready; each text says what to change.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from actors.ports import StoreError
-from pulsar_relay.settings import ValkeySettings
+from pulsar_relay.settings import Settings
 from pulsar_relay.store.client import Client
 
 NO_EVICTION = "noeviction"
+WHERE = "in its configuration and with CONFIG SET"
+CONFIGURED = ("appendfsync", "no-appendfsync-on-rewrite", "min-replicas-to-write")
+"""What INFO does not tell."""
 
 
 class MisfitError(Exception):
@@ -26,47 +31,123 @@ class MisfitError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """What a Valkey server says of itself."""
+    """What a Valkey server says of itself. None: it does not let this user ask."""
 
     eviction_policy: str
+    has_append_only_file: bool
+    replicas: int
+    appendfsync: str | None
+    spares_fsync_on_rewrite: bool | None
+    min_replicas: int | None
 
     @classmethod
-    def of(cls, information: dict[str, str]) -> ServerSettings:
-        return cls(information.get("maxmemory_policy", ""))
+    def of(cls, information: Mapping[str, str], configured: Mapping[str, str]) -> ServerSettings:
+        """From the replies to INFO, and to CONFIG GET, which may be empty."""
+        replicas = [value for name, value in information.items() if name.startswith("slave") and "=" in value]
+        spares = configured.get("no-appendfsync-on-rewrite")
+        min_replicas = configured.get("min-replicas-to-write")
+        return cls(
+            information.get("maxmemory_policy", ""),
+            information.get("aof_enabled") == "1",
+            sum(",state=online," in replica for replica in replicas),
+            configured.get("appendfsync"),
+            None if spares is None else spares == "yes",
+            None if min_replicas is None else int(min_replicas),
+        )
 
 
 class Backing:
-    """Asks over `client`; what it asks about the relay is in the settings."""
+    """Asks over `client`; what the relay promises is in the settings."""
 
-    def __init__(self, client: Client, valkey: ValkeySettings) -> None:
+    def __init__(self, client: Client, settings: Settings) -> None:
         self._client = client
-        self._allowed_policies = ("", NO_EVICTION, valkey.allowed_eviction_policy)
+        self.level = settings.storage.durability
+        self._replicas = settings.replicas_to_wait_for
+        self._allowed_policies = ("", NO_EVICTION, settings.valkey.allowed_eviction_policy)
+        self._hides_configuration = False
 
     async def refuse_misfit(self) -> None:
         """Raises MisfitError with all that does not fit, StoreError if the store cannot be asked now."""
         server = await self._ask()
-        problems = [problem for problem in (self._evicts(server),) if problem]
+        problems = [*self._not_durable(server), *self._evicts(server)]
         if problems:
             raise MisfitError(problems)
 
+    async def check_durability(self) -> None:
+        """Raises StoreError while the store's settings do not back the durability level."""
+        for problem in self._not_durable(await self._ask()):
+            raise StoreError("store_not_durable", problem)
+
     async def check_eviction(self) -> None:
         """Raises StoreError while the store may forget messages."""
-        problem = self._evicts(await self._ask())
-        if problem:
+        for problem in self._evicts(await self._ask()):
             raise StoreError("store_evicts", problem)
 
     async def _ask(self) -> ServerSettings:
-        # INFO and not CONFIG GET, which many operators deny or rename.
-        text: bytes = await self._client.command("INFO", "memory")
-        lines = text.decode("utf-8", "replace").splitlines()
-        return ServerSettings.of({name: value for name, _, value in (line.partition(":") for line in lines)})
-
-    def _evicts(self, server: ServerSettings) -> str | None:
-        policy = server.eviction_policy
-        if policy in self._allowed_policies:
-            return None
-        return (
-            f"Valkey's maxmemory-policy is {policy}: when full it forgets messages, whole topics among them, "
-            f"while every append says OK. Set `maxmemory-policy {NO_EVICTION}` in its configuration and with "
-            f"CONFIG SET, or accept that loss by name: valkey.allowed_eviction_policy: {policy}"
+        line = self._client.line
+        information, configured = await asyncio.gather(
+            line.call("INFO", "memory", "persistence", "replication"), self._configured()
         )
+        lines = information.decode("utf-8", "replace").splitlines()
+        named = {name: value for name, _, value in (text.partition(":") for text in lines)}
+        return ServerSettings.of(named, configured)
+
+    async def _configured(self) -> dict[str, str]:
+        """Nothing where CONFIG is denied to this user, or renamed away as some services do."""
+        if self._hides_configuration:
+            return {}
+        try:
+            words = await self._client.command("CONFIG", "GET", *CONFIGURED)
+        except StoreError as error:
+            # An unknown command is logged as an error: once is enough.
+            self._hides_configuration = error.code == "store_error"
+            if error.code not in ("store_error", "store_denied"):
+                raise
+            return {}
+        texts = [word.decode("utf-8", "replace") for word in words]
+        return dict(zip(texts[::2], texts[1::2], strict=True))
+
+    def _evicts(self, server: ServerSettings) -> Iterator[str]:
+        policy = server.eviction_policy
+        if policy not in self._allowed_policies:
+            yield (
+                f"Valkey's maxmemory-policy is {policy}: when full it forgets messages, whole topics among "
+                f"them, while every append says OK. Set `maxmemory-policy {NO_EVICTION}` {WHERE}, or accept "
+                f"that loss by name: valkey.allowed_eviction_policy: {policy}"
+            )
+
+    def _not_durable(self, server: ServerSettings) -> Iterator[str]:
+        says = f"storage.durability is {self.level}, and Valkey's"
+        if not server.has_append_only_file:
+            yield (
+                f"{says} append-only file is off: its restart would lose what was acknowledged. Say CONFIG "
+                "SET appendonly yes while it runs, then set `appendonly yes` in its configuration; the other "
+                "way round it would start empty"
+            )
+        elif self.level == "disk":
+            yield from self._not_on_disk(server, says)
+        elif server.appendfsync == "no":
+            yield f"{says} appendfsync is no: set `appendfsync everysec` {WHERE}"
+        if self._replicas:
+            yield from self._not_on_replicas(server, says)
+
+    def _not_on_disk(self, server: ServerSettings, says: str) -> Iterator[str]:
+        if server.appendfsync is None:
+            yield f"{says} appendfsync cannot be known: let its user say CONFIG GET (ACL: +config|get)"
+        elif server.appendfsync != "always":
+            yield (
+                f"{says} appendfsync is {server.appendfsync}: set `appendfsync always` {WHERE}, or choose "
+                "storage.durability: memory"
+            )
+        elif server.spares_fsync_on_rewrite:
+            yield f"{says} no-appendfsync-on-rewrite is yes: set `no-appendfsync-on-rewrite no` {WHERE}"
+
+    def _not_on_replicas(self, server: ServerSettings, says: str) -> Iterator[str]:
+        wanted = self._replicas
+        if server.replicas < wanted:
+            yield f"{says} connected replicas are {server.replicas}, of {wanted} wanted (storage.replicas)"
+        if server.min_replicas is not None and server.min_replicas < wanted:
+            yield (
+                f"{says} min-replicas-to-write is {server.min_replicas}: set `min-replicas-to-write "
+                f"{wanted}` and `min-replicas-max-lag 2` {WHERE}"
+            )

@@ -12,6 +12,7 @@ from pulsar_relay.settings import ValkeySettings
 from pulsar_relay.store.line import Line, Lines
 from pulsar_relay.store.link import Endpoint, Word
 from pulsar_relay.store.refusals import ScriptUnknownError
+from pulsar_relay.store.replicated_line import ReplicatedLine
 
 SINGLE_CONNECTIONS = 2
 """Of a worker's connections, the line is one, and the feed another."""
@@ -20,12 +21,14 @@ SINGLE_CONNECTIONS = 2
 class Client:
     """All methods raise StoreError only. Connects on first use, and again whenever a connection was lost.
 
-    `line` is shared by everything with a short answer, appends first of all; `pages` are for large ones.
+    `line` is shared by everything with a short answer; `pages` are for large ones. `appends` is the line
+    too, unless replicas have to confirm what is appended: waiting for them holds up all that is behind.
     """
 
-    def __init__(self, endpoint: Endpoint, max_pages: int) -> None:
+    def __init__(self, endpoint: Endpoint, max_pages: int, replicas: int = 0) -> None:
         self.endpoint = endpoint
         self.line = Line(endpoint)
+        self.appends = ReplicatedLine(endpoint, replicas) if replicas else self.line
         self.pages = Lines(endpoint, max_pages)
 
     async def command(self, *words: Word) -> Any:
@@ -35,12 +38,17 @@ class Client:
     async def aclose(self) -> None:
         """Give up whatever is under way; returns when all connections are closed."""
         await self.line.aclose()
+        await self.appends.aclose()
         await self.pages.aclose()
 
 
-def make_client(settings: ValkeySettings, unix_socket: str | None = None) -> Client:
-    """A client for the server the settings name; `unix_socket` (the embedded server's) wins over them."""
-    return Client(Endpoint.of(settings, unix_socket), max(1, settings.pool_size - SINGLE_CONNECTIONS))
+def make_client(settings: ValkeySettings, unix_socket: str | None = None, replicas: int = 0) -> Client:
+    """A client for the server the settings name; `unix_socket` (the embedded server's) wins over them.
+
+    With `replicas`, an append counts as done once that many have it.
+    """
+    singles = SINGLE_CONNECTIONS + (1 if replicas else 0)
+    return Client(Endpoint.of(settings, unix_socket), max(1, settings.pool_size - singles), replicas)
 
 
 class Script:

@@ -102,9 +102,12 @@ class Line:
             if not answer.done():
                 commands.append(command)
                 self._sent.append(answer)
-        link.write(commands)
+        self._send(link, commands)
         if self._watch is None:
             self._start_watch()
+
+    def _send(self, link: Link, commands: list[bytes]) -> None:
+        link.write(commands)
 
     async def _dial(self) -> None:
         loop = asyncio.get_running_loop()
@@ -134,8 +137,11 @@ class Line:
         self._has_moved = True
         if isinstance(reply, DeposedError):
             self._must_redial = True
+        self._settle(answer, reply)
         if self._must_redial and not self._sent:
             self._flush()
+
+    def _settle(self, answer: Answer, reply: Any) -> None:
         if answer.done():
             return
         if isinstance(reply, StoreError):

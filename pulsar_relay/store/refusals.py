@@ -60,6 +60,7 @@ ANSWERS: tuple[type[Exception], ...] = (
 """What valkey-py raises when Valkey has answered with an error; the connection goes on."""
 LOGGED_CHARACTERS = 120
 DENIED_IN_SCRIPT = "ACL failure in script"
+WAIT_ON_REPLICA = "WAIT cannot be used with replica instances"
 TOO_MANY_CLIENTS = "max number of clients reached"
 
 CODES = frozenset(
@@ -67,7 +68,7 @@ CODES = frozenset(
         *_CODES.values(),
         *_DEPOSED.values(),
         *dict(_KINDS).values(),
-        *("store_crowded", "store_error", "store_unavailable", "overloaded"),
+        *("store_crowded", "store_error", "store_not_replicated", "store_unavailable", "overloaded"),
     }
 )
 """Every code a StoreError of this package can have."""
@@ -97,6 +98,8 @@ def refusal(answer: Exception) -> StoreError:
         if isinstance(answer, kind):
             return StoreError(code)
     word = str(answer).split(" ", 1)[0]
+    if str(answer).startswith(WAIT_ON_REPLICA):
+        return DeposedError("store_read_only")
     if word in _DEPOSED:
         return DeposedError(_DEPOSED[word])
     code = "store_denied" if str(answer).startswith(DENIED_IN_SCRIPT) else _CODES.get(word, "")

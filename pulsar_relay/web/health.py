@@ -27,9 +27,10 @@ class HealthHandler(ApiHandler):
 class ReadyHandler(ApiHandler):
     """GET /ready: a write to the store succeeded within the last seconds, and the relay is not stopping."""
 
-    def initialize(self, relay: Relay, probe: Probe) -> None:
+    def initialize(self, relay: Relay, probe: Probe, durability: str) -> None:
         self.relay = relay
         self.probe = probe
+        self.durability = durability
 
     def get(self) -> None:
         report = self.probe.report()
@@ -39,7 +40,8 @@ class ReadyHandler(ApiHandler):
         checks["accepting"] = {"ok": is_accepting}
         if not is_ready:
             self.set_header("Retry-After", "1")
-        self.answer({"ready": is_ready, "checks": checks}, 200 if is_ready else 503)
+        answer = {"ready": is_ready, "durability": self.durability, "checks": checks}
+        self.answer(answer, 200 if is_ready else 503)
 
     head = get
 

@@ -93,7 +93,11 @@ def api_application(parts: FrontParts) -> Application:
             (topic + "/messages", HistoryHandler, {"relay": relay, "reader": reader}),
             (r"/stats", StatsHandler, {"relay": relay}),
             (r"/health", HealthHandler),
-            (r"/ready", ReadyHandler, {"relay": relay, "probe": parts.probe}),
+            (
+                r"/ready",
+                ReadyHandler,
+                {"relay": relay, "probe": parts.probe, "durability": parts.settings.storage.durability},
+            ),
             _metrics_route(parts),
             (r"/openapi\.json", OpenApiHandler, {"document": parts.openapi}),
             (r"/docs", DocsHandler, {"page": parts.docs_page, "policy": parts.docs_policy}),

@@ -82,7 +82,7 @@ def test_a_full_disk_refuses_writes_at_once_while_reads_and_sockets_live(
 def test_an_embedded_server_that_dies_of_a_full_disk_comes_back_with_everything(
     make_relay_process: Callable[..., RelayProcess], small_disk: SmallDisk, topic: str
 ) -> None:
-    relay = make_relay_process("--set", "embedded.appendfsync=always")
+    relay = make_relay_process("--set", "storage.durability=disk")
     relay.data_dir = small_disk.path / "data"
     relay.start()
     with Publisher(relay.url, topic) as publisher, Talk(relay.ws_url) as talk:
