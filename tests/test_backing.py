@@ -244,7 +244,7 @@ def test_a_publish_that_no_replica_has_is_503_and_is_acknowledged_with_the_same_
     primary.config("min-replicas-to-write", "1")
     relay = make_relay(
         valkey={"host": primary.host, "port": primary.port, "command_timeout_seconds": 0.4},
-        storage={"durability": "replica", "publish_deadline_seconds": 0.3},
+        storage={"durability": "replica", "publish_deadline_seconds": 1.0},
     )
 
     def publish(payload: int) -> requests.Response:

@@ -241,8 +241,8 @@ async def test_a_key_that_is_known_is_acknowledged_only_once_the_first_attempt_i
 ) -> None:
     primary, replica = make_replicas(1)
     async with (
-        _store(primary, publish_deadline_seconds=0.3) as first,
-        _store(primary, publish_deadline_seconds=0.3) as second,
+        _store(primary, publish_deadline_seconds=1.0) as first,
+        _store(primary, publish_deadline_seconds=1.0) as second,
     ):
         replica.pause()
         assert await code_of(_append(first, b"1", key="k")) == "store_not_replicated"
