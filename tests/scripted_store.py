@@ -46,8 +46,11 @@ class ModelStream:
     ) -> Appended:
         if not self.epoch:
             self._new_epoch()
-        if self.newest < floor:
-            self.newest = floor
+        is_new_history = self.newest < floor
+        if is_new_history:
+            # An id nobody has, between the floor and what is added now.
+            ms = max(self.clock_ms, floor.milliseconds + 1)
+            self.newest = MessageId.of(ms, floor.number)
             self._new_epoch()
         prev = self.newest
         outcomes: list[tuple[tuple[str, ...], bool] | None] = []
@@ -64,6 +67,18 @@ class ModelStream:
             if dedupe is not None:
                 self._keys[dedupe.key] = (dedupe.digest, ids)
             outcomes.append((ids, False))
+        if added and is_new_history:
+            first = added[0]
+            stored = Message(
+                first.topic,
+                first.id,
+                first.id_text,
+                BEGINNING,
+                first.payload,
+                first.metadata,
+                first.expires_at_ms,
+            )
+            self.messages[-len(added)] = self.history[-len(added)] = stored
         if added:
             inline = added if self.is_inline else None
             self.announced.append((worker, Fed(self.topic, prev, self.newest, self.epoch, inline)))

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 import valkey as valkey_client
 
-from actors.ports import Draft, Publish, StoreError
+from actors.ports import Draft, Notice, Publish, StoreError
+from actors.proof import judge
 from actors.stream import BEGINNING, MessageId
 from pulsar_relay.store import schema
 from tests.proxies import Proxy
@@ -129,13 +130,38 @@ async def test_below_the_floor_history_was_lost_and_goes_on_above_it_under_a_new
         floor = MessageId.of(before.messages[0].id.milliseconds + 3_600_000, 41)
         after = await opened.append("t", b"2", floor=floor)
         message = after.messages[0]
-        assert message.prev == after.prev == floor
-        assert message.id == MessageId.of(floor.milliseconds, 42)
+        # Between the two is an id that nobody has: no cursor looks as if it went on from there.
+        assert message.prev == after.prev == MessageId.of(floor.milliseconds + 1, 41)
+        assert message.id == MessageId.of(floor.milliseconds + 1, 42)
         assert after.epoch != before.epoch
         # The clock is an hour behind now, as after a step back: ids go on where they are.
         later = await opened.append("t", b"3", floor=floor)
-        assert later.messages[0].id == MessageId.of(floor.milliseconds, 43)
+        assert later.messages[0].id == MessageId.of(floor.milliseconds + 1, 43)
         assert later.epoch == after.epoch
+
+
+@in_loop
+@pytest.mark.parametrize("left", [0, 3])
+async def test_whoever_has_a_lost_message_is_told_also_if_it_was_the_last(
+    valkey: str, admin: valkey_client.Valkey, left: int
+) -> None:
+    async with open_store(valkey) as opened:
+        payloads = [b"1", b"2", b"3", b"4", b"5"]
+        kept = (await opened.append("t", *payloads[:left])).messages if left else ()
+        dumps = {key: admin.dump(key) for key in schema.stream_keys("t") if left}
+        lost = (await opened.append("t", *payloads[left:])).messages
+        admin.delete(*schema.stream_keys("t"))
+        for key, dump in dumps.items():
+            admin.restore(key, 0, dump)
+        after = (await opened.append("t", b"6", floor=lost[-1].id)).messages[0]
+        for message in lost:
+            page = await opened.store.read("t", message.id, 10, MIB)
+            notice = judge("t", message.id, None, page)
+            assert notice == Notice("reset", "t", "unknown_cursor", None, after.id_text)
+        for message in kept[-1:]:
+            page = await opened.store.read("t", message.id, 10, MIB)
+            notice = judge("t", message.id, None, page)
+            assert notice == Notice("gap", "t", "deleted", len(lost), after.id_text)
 
 
 @in_loop
@@ -147,7 +173,7 @@ async def test_a_topic_begins_anew_above_the_floor_when_all_its_keys_are_gone(
         floor = before.messages[-1].id
         admin.flushall()
         after = await opened.append("t", b"3", floor=floor)
-        assert after.prev == floor < after.messages[0].id
+        assert floor < after.prev < after.messages[0].id
         assert after.messages[0].id.number == 3
         assert after.epoch != before.epoch
         assert await opened.store.topics("", 10) == ["t"]

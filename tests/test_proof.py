@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from actors.ports import Notice
+from actors.ports import Draft, Notice, Publish
 from actors.proof import judge, unbroken
 from actors.stream import BEGINNING, MessageId
 from tests.scripted_store import START_MS, ModelStream, id_texts, nth
@@ -79,6 +79,24 @@ def test_a_cursor_in_a_lost_tail_whose_ids_were_given_out_again_is_reset() -> No
     stream.clock_ms += 1
     stream.add(b"y", b"y", b"y")
     assert judged(stream, lost) == Notice("reset", "t", "unknown_cursor", None, stream.ids()[3])
+
+
+@pytest.mark.parametrize("left", [0, 3])
+def test_cursors_in_a_lost_tail_are_reset_where_history_goes_on_above_it(left: int) -> None:
+    stream = stream_of(5)
+    stream.lose(5 - left)
+    stream.append([Publish("t", (Draft(b"y"),))], floor=nth(5))
+    first = stream.ids()[left]
+    for number in range(left + 1, 6):
+        assert judged(stream, nth(number)) == Notice("reset", "t", "unknown_cursor", None, first)
+    assert judged(stream, stream.newest) is None
+
+
+def test_the_last_cursor_before_a_lost_tail_has_a_gap_of_what_was_lost() -> None:
+    stream = stream_of(5)
+    stream.lose(2)
+    stream.append([Publish("t", (Draft(b"y"),))], floor=nth(5))
+    assert judged(stream, nth(3)) == Notice("gap", "t", "deleted", 2, stream.ids()[3])
 
 
 def test_another_epoch_is_reset_even_where_the_ids_agree() -> None:

@@ -10,8 +10,9 @@
 --         Any other: '<index of its key among KEYS, or 0> <drafts> <1 or 3> <digest>', then for each draft
 --         its payload, and if 3, its metadata or '' and when it expires in Unix milliseconds or ''
 -- Reply {prev, epoch, ms, n} if all publishes were new: the drafts have the ids <ms>-<n>, <ms>-<n+1>, ... and
---       follow prev directly. Else followed by an outcome for each publish: '' new, '!' the key was used with
---       another body, or '<first id> <drafts>' of the earlier attempt.
+--       follow prev directly (in the stream, the first entry of a new history names none: 0-0). Else followed
+--       by an outcome for each publish: '' new, '!' the key was used with another body, or '<first id>
+--       <drafts>' of the earlier attempt.
 -- Errors of its own: STALE this worker has appended a later batch; DAMAGED what the keys hold is not ours.
 --
 -- An id is <ms>-<n>, n counting the topic's messages. Ids are given here, not by XADD '*': so they stay above
@@ -55,7 +56,9 @@ if recorded then
     local space = string.find(recorded, ' ', 1, true)
     local number = tonumber(string.sub(recorded, 1, space - 1))
     if number == tonumber(batch_number) then
-        -- A write, for who waits for replicas: they confirm what this connection wrote, and only that.
+        -- A write, so that the answer waits for what it tells of: under `appendfsync always` for the disk (the
+        -- server may have died between the write of the batch and its sync), and for replicas, which confirm
+        -- what this connection wrote, and only that.
         redis.call('PEXPIRE', batch_key, ARGV[9])
         return cmsgpack.unpack(string.sub(recorded, space + 1))
     elseif number > tonumber(batch_number) then
@@ -77,9 +80,12 @@ elseif not largest and redis.call('EXISTS', stream) == 0 then
 end
 
 local floor_ms, floor_n = parts(floor)
-if padded(last_ms, last_n) < padded(floor_ms, floor_n) then
-    -- This worker has seen ids the store no longer knows: history was lost, what follows is another one.
-    last, last_ms, last_n, epoch = floor, floor_ms, floor_n, new_epoch
+local is_new_history = padded(last_ms, last_n) < padded(floor_ms, floor_n)
+if is_new_history then
+    -- This worker has seen ids the store no longer knows: history was lost, what follows is another one. Its
+    -- first entry follows none. Were the floor named, whoever has just that message would seem to go on
+    -- where he was; were it the last that is left, those before the loss would.
+    last, last_ms, last_n, epoch = '0-0', after(floor_ms), floor_n, new_epoch
 end
 
 -- Publishes that are no plain draft, by where they begin; and what is remembered of their keys.
@@ -108,7 +114,9 @@ if #last_n > 13 then
     ms, n = later(now, after(last_ms)), 0
 end
 
-local prev, prefix, first_n = last, ms .. '-', nil
+local prefix, first_n = ms .. '-', nil
+-- In memory a new history stands behind an id between the floor and its first message, which nobody has.
+local prev = is_new_history and prefix .. last_n or last
 -- What is announced inline, as long as it is small: the shape of each draft, and the texts.
 local shapes, texts, announced_bytes, inline_limit = {}, {}, 0, tonumber(ARGV[6])
 local call = redis.call

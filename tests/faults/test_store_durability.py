@@ -1,0 +1,145 @@
+"""What a store still has after its disk was slow, failed, or lost its power: everything, or all but a tail
+that is announced."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+
+import pytest
+
+from tests.conditions import until
+from tests.faults.disks import PowerCutDisk
+from tests.faults.history import Verdict
+from tests.faults.load import Load
+from tests.faults.preload import Preload
+from tests.faults.publishing import Publisher, read_back, readiness
+from tests.relays import RelayProcess
+from tests.talks import Talk
+from tests.valkeys import TIMEOUT_SCALE, RealValkey
+from tests.workers import RunningWorker
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(120 * TIMEOUT_SCALE)]
+
+MakeValkey = Callable[..., RealValkey]
+MakeRelayOn = Callable[..., RelayProcess]
+MakeLoad = Callable[..., Load]
+
+BACK_SECONDS = 1.0 * TIMEOUT_SCALE
+REFUSED_SECONDS = 0.1 * TIMEOUT_SCALE
+
+
+def assert_only_a_tail_is_lost(verdict: Verdict, since: float) -> None:
+    """Nothing that was acknowledged before `since`, and nothing from the middle."""
+    lost = [anomaly for anomaly in verdict.anomalies if anomaly.kind == "lost-acked"]
+    for anomaly in lost:
+        assert anomaly.where == "tail", anomaly
+        assert anomaly.at >= since, f"{since - anomaly.at:.2f} s too early: {anomaly}"
+    # That every consumer who had a lost message was told so is part of the verdict: else it is a phantom.
+    assert {notice.kind for notice in verdict.notices} <= {"reset"}
+    if lost:
+        assert verdict.notices
+
+
+@pytest.mark.parametrize("appendfsync", ["always", "everysec"])
+def test_a_stalled_disk_and_a_kill(
+    make_valkey: MakeValkey,
+    make_relay_on: MakeRelayOn,
+    make_load: MakeLoad,
+    make_preload: Callable[[], Preload],
+    appendfsync: str,
+) -> None:
+    preload = make_preload()
+    server = make_valkey(settings={"appendfsync": appendfsync}, environment=preload.environment).start()
+    urls = [make_relay_on(server).url for _ in range(2)]
+    with make_load(urls, server) as load:
+        load.wait_for_acks(50)
+        preload.sync_seconds = 3
+        # Into the postponed write, or behind it.
+        load.last(load.random.choice([2.5, 3.8]))
+        server.kill()
+        killed = load.healed(preload.heal)
+        healed = load.healed(server.start)
+        load.wait_for_acks(50)
+        if appendfsync == "always":
+            verdict = load.finish()
+        else:
+            verdict = load.finish(allowed=["lost-acked"], allows_notices=True, cuts=[killed])
+            assert_only_a_tail_is_lost(verdict, killed - 2.2)
+    assert verdict.until_ok(healed) < BACK_SECONDS
+
+
+@pytest.mark.parametrize("appendfsync", ["always", "everysec"])
+def test_a_power_cut(
+    make_valkey: MakeValkey,
+    make_relay_on: MakeRelayOn,
+    make_load: MakeLoad,
+    power_cut_disk: PowerCutDisk,
+    appendfsync: str,
+) -> None:
+    server = make_valkey(power_cut_disk.path / "valkey", settings={"appendfsync": appendfsync}).start()
+    urls = [make_relay_on(server).url for _ in range(2)]
+    cuts = []
+    with make_load(urls, server) as load:
+        for _ in range(2):
+            load.wait_for_acks(50)
+            load.last(load.random.uniform(0.5, 1.5))
+            cuts.append(load.healed(power_cut_disk.cut_power))
+            server.kill()
+            power_cut_disk.restore_power()
+            healed = load.healed(server.start)
+            load.wait_for_acks(50)
+        if appendfsync == "always":
+            verdict = load.finish()
+        else:
+            verdict = load.finish(allowed=["lost-acked"], allows_notices=True, cuts=cuts)
+    assert verdict.until_ok(healed) < BACK_SECONDS
+
+
+def test_a_disk_that_fails_to_sync_refuses_writes_at_once_and_heals(
+    make_valkey: MakeValkey,
+    make_relay: Callable[..., RunningWorker],
+    make_preload: Callable[[], Preload],
+    topic: str,
+) -> None:
+    preload = make_preload()
+    server = make_valkey(settings={"appendfsync": "everysec"}, environment=preload.environment).start()
+    relay = make_relay(server.socket_path)
+    with Publisher(relay.url, topic) as publisher, Talk(relay.ws_url) as talk:
+        talk.subscribe(topic)
+        assert publisher.post("before").status == 201
+        preload.sync_error = errno.EIO
+        until(lambda: publisher.post("during").status != 201, "the store refuses writes")
+        talk.messages(len(publisher.acknowledged))
+        answer = publisher.post("refused", key="refused")
+        assert (answer.status, answer.code, answer.retry_after) == (503, "store_read_only", "1")
+        assert answer.seconds < REFUSED_SECONDS
+        assert list(read_back(relay.url, topic)) == list(publisher.acknowledged)
+        until(lambda: not readiness(relay.url)[0], "the relay is not ready")
+        preload.heal()
+        # Valkey syncs once a second, and takes writes again when that worked.
+        assert publisher.post_until_taken("after", key="refused", seconds=10) < 1 + BACK_SECONDS
+        assert talk.messages(1) == ["after"]
+        assert list(read_back(relay.url, topic)) == list(publisher.acknowledged)
+        until(lambda: readiness(relay.url)[0], "the relay is ready again")
+
+
+def test_an_embedded_server_that_dies_of_a_failing_disk_comes_back_with_everything(
+    make_relay_process: Callable[..., RelayProcess], make_preload: Callable[[], Preload], topic: str
+) -> None:
+    preload = make_preload()
+    relay = make_relay_process("--set", "embedded.appendfsync=always", variables=preload.environment).start()
+    with Publisher(relay.url, topic) as publisher, Talk(relay.ws_url) as talk:
+        talk.subscribe(topic)
+        for number in range(100):
+            assert publisher.post(number).status == 201
+        assert talk.messages(100) == list(range(100))
+        preload.sync_error = errno.EIO
+        answer = publisher.post("unknown", key="unknown")
+        assert (answer.status, answer.code, answer.retry_after) == (503, "store_unavailable", "1")
+        talk.ask("ping", "pong")
+        preload.heal()
+        assert publisher.post_until_taken("unknown", key="unknown", seconds=10) < BACK_SECONDS
+        assert talk.messages(1) == ["unknown"]
+        assert read_back(relay.url, topic) == publisher.acknowledged
+    assert any("died" in message for message in relay.messages)
