@@ -792,3 +792,23 @@ async def test_a_broken_index_costs_no_append(valkey: str, admin: valkey_client.
         admin.delete(schema.TOPICS)
         await opened.append("t", b"2")
         assert await opened.store.topics("", 10) == ["t"]
+
+
+@in_loop
+async def test_an_answer_that_repeats_an_earlier_one_is_a_write_and_waits_for_its_sync(
+    make_valkey: MakeValkey,
+) -> None:
+    server = make_valkey().start()
+
+    def log_bytes() -> int:
+        with server.client() as client:
+            size: int = client.info("persistence")["aof_current_size"]
+            return size
+
+    async with open_store(server.socket_path) as one, open_store(server.socket_path) as other:
+        first = await one.append("t", b"1", key="k")
+        await other.append("t", b"2")
+        before = log_bytes()
+        again = await other.append("t", b"1", key="k")
+        assert again.outcomes == [((first.messages[0].id_text,), True)]
+        assert log_bytes() > before
