@@ -288,6 +288,11 @@ class TopicMemory:
         self._pages.clear()
         self.hot.shrink(max_bytes)
 
+    def drop_before(self, oldest: MessageId) -> None:
+        """What came before is trimmed: who wants it must be told so, here as by any other worker."""
+        self._pages.clear()
+        self.hot.drop_before(oldest)
+
     def drop_messages(self) -> None:
         """They are deleted. Where memory stands is not touched by that."""
         self._pages.clear()

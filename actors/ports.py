@@ -134,6 +134,14 @@ class HistoryPage:
     end: MessageId | None
 
 
+@dataclass(frozen=True, slots=True)
+class Trimmed:
+    """How many entries went, and the oldest that is left; None if the stream is empty."""
+
+    count: int
+    oldest: MessageId | None
+
+
 # What is said of a topic
 
 
@@ -219,9 +227,9 @@ class Store(Protocol):
     def positions(self, topics: Sequence[str]) -> Awaitable[Sequence[Position]]:
         """The positions of many topics in one round trip."""
 
-    def trim(self, topic: str, now_ms: int) -> Awaitable[int]:
+    def trim(self, topic: str, now_ms: int) -> Awaitable[Trimmed]:
         """Remove what the topic's retention does not keep at this Unix time, and what has expired at the
-        stream's old end, but never the newest entry; returns how many went."""
+        stream's old end, but never the newest entry."""
 
     def delete(self, topic: str) -> Awaitable[Position | None]:
         """Delete the stream; its ids are never given again. None if there was no such topic."""

@@ -302,8 +302,11 @@ class HotBuffer:
 
     def expire(self, now_ms: int) -> None:
         """Drop what is older than the age bound."""
-        oldest_kept = MessageId.of(max(0, now_ms - self._limits.max_age_ms), 0)
-        self._drop_to(bisect_left(self._ids, oldest_kept, lo=self._start))
+        self.drop_before(MessageId.of(max(0, now_ms - self._limits.max_age_ms), 0))
+
+    def drop_before(self, oldest: MessageId) -> None:
+        """Drop the messages below `oldest`."""
+        self._drop_to(bisect_left(self._ids, oldest, lo=self._start))
 
     def shrink(self, max_bytes: int) -> None:
         """Drop the oldest until at most `max_bytes` are held."""

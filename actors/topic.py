@@ -23,7 +23,7 @@ from thespian.actors import ActorExitRequest
 from actors.appender import Appender, Appending
 from actors.audience import Audience, PageRead
 from actors.memory import FILL_MESSAGES, Run, Standing, TopicMemory
-from actors.ports import Appended, Position, Publish, StoreError, StreamPage
+from actors.ports import Appended, Position, Publish, StoreError, StreamPage, Trimmed
 from actors.protocol import (
     Compared,
     DeleteTopic,
@@ -51,7 +51,6 @@ logger = logging.getLogger(__name__)
 FILL_RETRY_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.0)
 REPORTED_BYTES = 4096
 """A topic's size in memory is reported when it has changed by this much and by an eighth."""
-TRIM_EVERY_TICKS = 2
 
 
 # What an awaited outcome belongs to: the tag under which the store's answer comes back.
@@ -98,7 +97,6 @@ class TopicActor(LoopActor):
         self._is_filling = False
         self._fill_failures = 0
         self._received = 0
-        self._ticks = 0
         self._idle_ticks = 0
         self._unread_ticks = 0
         self._is_trim_due = True
@@ -255,10 +253,10 @@ class TopicActor(LoopActor):
 
     def on_tick(self, _tick: Tick, _sender: Any) -> None:
         now_ms = self._clock()
-        self._ticks += 1
         self._memory.age(now_ms)
         self._report_size(is_exact=True)
-        if self._is_trim_due and self._ticks % TRIM_EVERY_TICKS == 0:
+        if self._is_trim_due or self._memory.size_bytes:
+            # Also while others append: what they trim must leave memory too.
             self._is_trim_due = False
             self.perform(self._store.trim(self._topic, now_ms), _Trimming())
         is_read = len(self._audience) > 0
@@ -278,8 +276,11 @@ class TopicActor(LoopActor):
             self.send(self._directory, FollowingChanged(self._topic, is_following=False))
             self._memory.leave()
 
-    def on_trimmed(self, _tag: _Trimming, count: int) -> None:
-        self._counters.trimmed_messages += count
+    def on_trimmed(self, _tag: _Trimming, trimmed: Trimmed) -> None:
+        self._counters.trimmed_messages += trimmed.count
+        if trimmed.oldest is not None:
+            self._memory.drop_before(trimmed.oldest)
+            self._report_size(is_exact=True)
 
     def on_trim_failed(self, _tag: _Trimming, _error: StoreError) -> None:
         self._is_trim_due = True

@@ -28,6 +28,7 @@ from actors.ports import (
     StoreError,
     StreamPage,
     TopicTerms,
+    Trimmed,
 )
 from actors.stream import MessageId
 from pulsar_relay.canary import Canary
@@ -263,7 +264,7 @@ class MeteredStore:
     async def positions(self, topics: Sequence[str]) -> Sequence[Position]:
         return await self._metered("positions", self._store.positions(topics))
 
-    async def trim(self, topic: str, now_ms: int) -> int:
+    async def trim(self, topic: str, now_ms: int) -> Trimmed:
         return await self._metered("trim", self._store.trim(topic, now_ms))
 
     async def delete(self, topic: str) -> Position | None:

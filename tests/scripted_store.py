@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from actors.ports import Appended, Claim, Draft, Position, Publish, StoreError, StreamPage
+from actors.ports import Appended, Claim, Draft, Position, Publish, StoreError, StreamPage, Trimmed
 from actors.protocol import Fed
 from actors.stream import BEGINNING, Batch, Message, MessageId
 
@@ -189,9 +189,10 @@ class ScriptedStore:
         return Call("positions", lambda: [self.stream(topic).position() for topic in topics], (topics,))
 
     def trim(self, topic: str, now_ms: int) -> Any:
-        def run() -> int:
+        def run() -> Trimmed:
             self.trims.append((topic, now_ms))
-            return 0
+            messages = self.stream(topic).messages
+            return Trimmed(0, messages[0].id if messages else None)
 
         return Call("trim", run, (topic, now_ms))
 

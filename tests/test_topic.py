@@ -31,7 +31,7 @@ from actors.protocol import (
     WentLive,
 )
 from actors.stream import BEGINNING, MESSAGE_OVERHEAD_BYTES, HotLimits
-from actors.topic import FILL_RETRY_SECONDS, REPORTED_BYTES, TRIM_EVERY_TICKS, TopicActor
+from actors.topic import FILL_RETRY_SECONDS, REPORTED_BYTES, TopicActor
 from tests.scripted_store import START_MS, ModelStream, ScriptedStore, id_texts, nth
 from tests.stand_ins import ManualClock, Outsider, PoisonedError, StandInSystem, start_topic
 
@@ -449,20 +449,42 @@ def test_a_topic_that_is_published_to_and_read_by_nobody_stops_following() -> No
     assert bench.memory.newest == bench.stream.newest
 
 
-def test_a_topic_is_trimmed_now_and_then_if_it_was_appended_to() -> None:
+def test_a_topic_is_trimmed_with_time_if_it_was_appended_to_or_has_messages_in_memory() -> None:
     bench = Bench()
-    bench.tick(TRIM_EVERY_TICKS)
+    bench.tick()
     bench.system.settle()
     assert bench.store.trims == [("t", START_MS)], "what was there before this worker came"
-    bench.tick(TRIM_EVERY_TICKS)
+    bench.tick()
     assert bench.topic.works == []
     bench.published(b"x")
-    bench.tick(TRIM_EVERY_TICKS)
+    bench.tick()
     bench.topic.work("trim").fail()
-    bench.system.run()
-    bench.tick(TRIM_EVERY_TICKS)
+    bench.topic.tell(ShrinkHot(0))
+    bench.tick()
     bench.system.settle()
     assert len(bench.store.trims) == 2, "a trim that failed is made up for"
+    bench.tick()
+    assert bench.topic.works == [], "nothing here, and nothing new there"
+    bench.go_live()
+    bench.elsewhere(b"x")
+    bench.tick()
+    bench.system.settle()
+    assert len(bench.store.trims) == 3, "others may trim what is in memory here"
+
+
+def test_what_is_trimmed_leaves_memory_too() -> None:
+    bench = Bench()
+    bench.published(b"1")
+    bench.published(b"2")
+    bench.published(b"3")
+    size_bytes = bench.memory.size_bytes
+    bench.stream.trim(2)
+    bench.tick()
+    bench.system.settle()
+    assert [message.payload for message in bench.memory.hot] == [b"3"]
+    assert bench.memory.hot.floor == nth(2)
+    bench.tick()
+    assert bench.directory.take(HotSize)[-1] == HotSize("t", size_bytes // 3)
 
 
 def test_messages_too_old_leave_memory_with_time() -> None:

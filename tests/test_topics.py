@@ -13,6 +13,7 @@ import requests
 from websockets.sync.client import connect
 
 from pulsar_relay import answers
+from tests.conditions import until
 from tests.valkeys import RealValkey
 from tests.workers import RunningWorker
 
@@ -241,6 +242,27 @@ def test_what_is_changed_is_told_and_the_rest_stays(relay: RunningWorker, topic:
         assert _get(relay, f"/api/v1/topics/{topic}").json() == told
         # What is answered can be sent back as it is.
         assert _change(relay, topic, **told).json() == told
+
+
+def test_a_lowered_limit_is_kept_by_what_is_read_from_memory_too(
+    make_valkey: Callable[..., RealValkey], make_relay: Callable[..., RunningWorker]
+) -> None:
+    socket_path = make_valkey().start().socket_path
+    relays = [make_relay(socket_path, storage={"trim_interval_seconds": 0.1}) for _ in range(2)]
+    poll = {"topics": ["t"], "since": {"t": ""}}
+
+    def given(relay: RunningWorker) -> list[str]:
+        answer = requests.post(f"{relay.url}/messages/poll", json=poll, timeout=WAIT_SECONDS).json()
+        return [message["message_id"] for message in answer["messages"]]
+
+    ids = _publish(relays[0], "t", *range(20))
+    assert [given(relay) for relay in relays] == [ids, ids]
+    _change(relays[0], "t", max_messages=3)
+    for relay in relays:
+        until(lambda relay=relay: given(relay) == ids[-3:], "memory follows")  # type: ignore[misc]
+    _change(relays[1], "t", retention=1)
+    for relay in relays:
+        until(lambda relay=relay: given(relay) == ids[-1:], "memory follows")  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(

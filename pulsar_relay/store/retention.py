@@ -156,11 +156,11 @@ class Retention:
         now_ms = self._clock()
         for name in names:
             topic = schema.topic_named(name)
-            removed = None if topic is None else await self._trims.trim(topic, now_ms, TRIMS_A_TOPIC)
-            if removed is None:
+            trimmed = None if topic is None else await self._trims.trim(topic, now_ms, TRIMS_A_TOPIC)
+            if trimmed is None:
                 await self._unlist(name)
             else:
-                self.counters.trimmed_messages += removed
+                self.counters.trimmed_messages += trimmed.count
 
     async def _unlist(self, name: bytes) -> None:
         await self._client.command("ZREM", schema.TOPICS, name)

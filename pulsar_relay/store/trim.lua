@@ -5,7 +5,8 @@
 -- KEYS  1 stream   2 meta hash
 -- ARGV  1 now, Unix milliseconds   2 milliseconds a message is kept, and 3 most messages kept, unless the
 --       topic has its own
--- Reply {how many entries went, 1 if there may be more to remove else 0}, or nil if there is no such topic
+-- Reply {how many entries went, 1 if there may be more to remove else 0, id of the oldest entry left or ''},
+--       or nil if there is no such topic
 --
 -- Runs on a full server too: it is what makes room again. Each call is short, so that others get their turn.
 
@@ -19,7 +20,7 @@ local said = redis.call(
 local top = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
 if not top then
     if said[1] or redis.call('EXISTS', stream) == 1 then
-        return {0, 0}
+        return {0, 0, ''}
     end
     return nil
 end
@@ -105,4 +106,4 @@ for _, step in ipairs({
     local removed, is_unfinished = step[1](step[2])
     total, has_more = total + removed, has_more or is_unfinished
 end
-return {total, has_more and 1 or 0}
+return {total, has_more and 1 or 0, redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1][1]}

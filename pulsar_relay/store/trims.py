@@ -4,9 +4,11 @@ topic's own limits in its meta hash; the settings are for those that have none.
 
 from __future__ import annotations
 
+from actors.ports import Trimmed
 from pulsar_relay.settings import StorageSettings
 from pulsar_relay.store import schema
 from pulsar_relay.store.client import Client, Script
+from pulsar_relay.store.entries import message_id
 from pulsar_relay.store.link import Word
 
 
@@ -20,8 +22,8 @@ class Trims:
         self._retention_ms = round(settings.persistent_tier_retention_seconds * 1000)
         self._max_messages = settings.max_messages_per_topic
 
-    async def trim(self, topic: str, now_ms: int, most_steps: int | None = None) -> int | None:
-        """How many entries went; None if there is no such topic.
+    async def trim(self, topic: str, now_ms: int, most_steps: int | None = None) -> Trimmed | None:
+        """None if there is no such topic.
 
         Goes in steps, so that other commands get their turn in between. What is left after `most_steps` waits
         for the next time.
@@ -32,8 +34,8 @@ class Trims:
             reply = await self._script.run(self._client, schema.stream_keys(topic), args)
             if reply is None:
                 return None
-            removed, has_more = reply
-            total += int(removed)
+            removed, has_more, oldest = reply
+            total += removed
             steps += 1
             if not has_more or steps == most_steps:
-                return total
+                return Trimmed(total, message_id(oldest) if oldest else None)

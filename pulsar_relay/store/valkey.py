@@ -21,6 +21,7 @@ from actors.ports import (
     StoreError,
     StreamPage,
     TopicTerms,
+    Trimmed,
 )
 from actors.stream import Batch, MessageId
 from pulsar_relay.settings import StorageSettings
@@ -115,8 +116,8 @@ class ValkeyStore:
             for epoch, last in zip(replies[::2], replies[1::2], strict=True)
         ]
 
-    async def trim(self, topic: str, now_ms: int) -> int:
-        return await self._trims.trim(topic, now_ms) or 0
+    async def trim(self, topic: str, now_ms: int) -> Trimmed:
+        return await self._trims.trim(topic, now_ms) or Trimmed(0, None)
 
     async def delete(self, topic: str) -> Position | None:
         # Out of the index first. The other way round, a topic made anew in between would be taken out of it.
