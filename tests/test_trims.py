@@ -7,7 +7,7 @@ import time
 import pytest
 import valkey as valkey_client
 
-from actors.ports import Draft, Notice, Publish, TopicTerms
+from actors.ports import Draft, Notice, Publish, TopicTerms, Trimmed
 from actors.proof import judge
 from actors.stream import BEGINNING, Message, MessageId
 from pulsar_relay.settings import StorageSettings
@@ -129,6 +129,35 @@ async def test_what_is_trimmed_besides_is_told_with_all_that_went(valkey: str) -
         assert await _notice(opened, expired[0].id) == Notice("gap", "t", "trimmed", 2, rest[1].id_text)
         assert await _notice(opened, expired[1].id) == Notice("gap", "t", "trimmed", 1, rest[1].id_text)
         assert await _notice(opened, rest[0].id) is None
+
+
+@in_loop
+async def test_a_cursor_of_a_history_that_was_lost_is_told_of_it_also_where_messages_have_expired(
+    valkey: str, admin: valkey_client.Valkey
+) -> None:
+    async with open_store(valkey, **FOREVER) as opened:
+        lost = await _append(opened, None, None, None)
+        # The tail is lost, as by a power cut; what the worker knew of it is its floor.
+        admin.delete(schema.stream("t"), schema.meta("t"))
+        drafts = (Draft(b"x", None, 10), Draft(b"x", None, 10), Draft(b"x"))
+        appended = await opened.store.append("t", [Publish("t", drafts)], lost[2].id)
+        new = appended.messages
+        assert await opened.store.trim("t", LATER_MS) == Trimmed(2, new[2].id)
+        for cursor in (lost[0].id, lost[1].id):
+            assert await _notice(opened, cursor) is not None
+        for message in new:
+            assert await _notice(opened, message.id) is None
+
+
+@pytest.mark.parametrize("cursor", ["4-0", "5-1", "9-9"])
+@in_loop
+async def test_a_cursor_from_before_a_topics_first_message_is_not_of_it(valkey: str, cursor: str) -> None:
+    async with open_store(valkey, **FOREVER) as opened:
+        messages = await _append(opened, 10, 10, None)
+        await opened.store.trim("t", LATER_MS)
+        assert await _notice(opened, MessageId.parse(cursor)) is not None
+        assert await _notice(opened, BEGINNING) is None
+        assert await _notice(opened, messages[0].id) is None
 
 
 @in_loop

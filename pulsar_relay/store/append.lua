@@ -56,9 +56,9 @@ if recorded then
     local space = string.find(recorded, ' ', 1, true)
     local number = tonumber(string.sub(recorded, 1, space - 1))
     if number == tonumber(batch_number) then
-        -- A write, so that the answer waits for what it tells of: under `appendfsync always` for the disk (the
-        -- server may have died between the write of the batch and its sync), and for replicas, which confirm
-        -- what this connection wrote, and only that.
+        -- A write, so that the answer waits for what it tells of: under `appendfsync always` for the disk
+        -- (the server may have died between the write of the batch and its sync), and for replicas, which
+        -- confirm what this connection wrote, and only that.
         redis.call('PEXPIRE', batch_key, ARGV[9])
         return cmsgpack.unpack(string.sub(recorded, space + 1))
     elseif number > tonumber(batch_number) then

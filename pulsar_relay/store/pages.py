@@ -44,16 +44,17 @@ class EntryPage:
     epoch: str
     last: MessageId
     oldest_prev: MessageId | None
-    expired_after: MessageId | None
+    expired_from: tuple[MessageId, MessageId] | None
     knows_cursor: bool
     has_more: bool
     entries: Sequence[Entry]
 
     def has_expired_before(self, cursor: MessageId) -> bool:
         """Whether all that was between the cursor and the oldest entry had expired when it was removed."""
-        if self.expired_after is None or self.oldest_prev is None:
+        if self.expired_from is None or self.oldest_prev is None:
             return False
-        return self.expired_after <= cursor < self.oldest_prev
+        before, first = self.expired_from
+        return cursor == before or first <= cursor < self.oldest_prev
 
     def first_prev(self, cursor: MessageId) -> MessageId | None:
         """The predecessor of the first entry; None if there is no entry."""
@@ -124,7 +125,7 @@ class Pages:
         return self._page(topic, [*proof[:6], proof[7]], has_more, entries[:fitting])
 
     def _page(self, topic: str, proof: Sequence[Any], has_more: bool, entries: Sequence[Entry]) -> EntryPage:
-        epoch, last_text, oldest, oldest_prev, knows_cursor, largest, expired_after = proof
+        epoch, last_text, oldest, oldest_prev, knows_cursor, largest, expired_from = proof
         last = message_id(last_text)
         self._bounds.pop(topic, None)
         if largest:
@@ -135,7 +136,7 @@ class Pages:
             epoch.decode("ascii"),
             last,
             _predecessor_of_oldest(oldest, oldest_prev),
-            message_id(expired_after) if expired_after else None,
+            _before_and_first(expired_from),
             bool(knows_cursor),
             has_more,
             entries,
@@ -149,6 +150,11 @@ def _fitting(entries: Sequence[Entry], max_bytes: int) -> int:
         if max_bytes < 0 and count > 0:
             return count
     return len(entries)
+
+
+def _before_and_first(text: bytes) -> tuple[MessageId, MessageId] | None:
+    before, _, first = text.partition(b" ")
+    return (message_id(before), message_id(first)) if first else None
 
 
 def _predecessor_of_oldest(oldest: bytes, named: bytes) -> MessageId | None:

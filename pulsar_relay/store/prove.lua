@@ -4,11 +4,11 @@
 -- KEYS  1 stream   2 meta hash   ARGV  1 cursor, exclusive   2 id up to which the page was read
 -- Reply {epoch or '', last id ever given or '', id of the oldest entry or '', its predecessor or '',
 --        1 if the cursor is an entry else 0, largest entry in bytes or '' if unknown,
---        1 if there are entries after ARGV 2 else 0, the id behind which all up to the oldest entry's
---        predecessor went because they had expired, or ''}
+--        1 if there are entries after ARGV 2 else 0, the id before and the first of the entries that
+--        went because they had expired, up to the oldest entry's predecessor, or ''}
 
 local stream = KEYS[1]
-local meta = redis.call('HMGET', KEYS[2], 'epoch', 'last', 'largest', 'expired_after', 'expired_to')
+local meta = redis.call('HMGET', KEYS[2], 'epoch', 'last', 'largest', 'expired_from', 'expired_to')
 local last, largest = meta[2] or '', meta[3] or ''
 if redis.call('XRANGE', stream, last == '' and '-' or '(' .. last, '+', 'COUNT', 1)[1] then
     -- Somebody else wrote to the stream since.

@@ -6,8 +6,8 @@
 --       4 'asc' or 'desc'
 -- Reply {epoch or '', last id ever given or '', id of the oldest entry or '', its predecessor or '',
 --        1 if the cursor is an entry else 0, largest entry in bytes or '' if unknown,
---        1 if there is more else 0, entries, the id behind which all up to the oldest entry's predecessor
---        went because they had expired, or ''}; at least one entry if there is any
+--        1 if there is more else 0, entries, the id before and the first of the entries that went because
+--        they had expired, up to the oldest entry's predecessor, or ''}; at least one entry if there is any
 --
 -- XRANGE cannot be bounded by bytes. What it could bring at most is known where we wrote all entries
 -- ourselves: the largest one is kept in the meta hash. Elsewhere entries are fetched one by one.
@@ -36,7 +36,7 @@ local function step(place, count)
     return redis.call('XRANGE', stream, place == '' and '-' or '(' .. place, '+', 'COUNT', count)
 end
 
-local meta = redis.call('HMGET', KEYS[2], 'epoch', 'last', 'largest', 'expired_after', 'expired_to')
+local meta = redis.call('HMGET', KEYS[2], 'epoch', 'last', 'largest', 'expired_from', 'expired_to')
 local last, largest = meta[2] or '', tonumber(meta[3])
 local from = last == '' and '-' or '(' .. last
 if last ~= LAST_OF_ALL and redis.call('XRANGE', stream, from, '+', 'COUNT', 1)[1] then

@@ -8,7 +8,7 @@
 |                                     |         | largest: bytes of the largest entry; none if others wrote  |
 |                                     |         | created: when it was made, Unix milliseconds               |
 |                                     |         | description, max_messages, retention_ms: what was said     |
-|                                     |         | expired_after, expired_to: between them all had expired    |
+|                                     |         | expired_from, expired_to: what expired before the oldest   |
 | `{<stream key>}:idem:<scope>:<key>` | string  | `<digest> <first id> <count>` of an idempotent publish     |
 | `{<stream key>}:batch:<life>`       | string  | a worker's last batch and its reply, should that get lost  |
 | `{<stream key>}:feed`               | channel | announces appends to other workers                         |

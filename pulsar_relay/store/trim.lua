@@ -15,7 +15,7 @@ local TRIMMED_AT_ONCE, EXACT_UP_TO = 10000, 1000
 local LOOKED_AT_ONCE, LOOKED_BYTES, READ_BYTES = 2000, 16 * 1024 * 1024, 1024 * 1024
 
 local said = redis.call(
-    'HMGET', meta, 'epoch', 'largest', 'retention_ms', 'max_messages', 'expired_after', 'expired_to'
+    'HMGET', meta, 'epoch', 'largest', 'retention_ms', 'max_messages', 'expired_from', 'expired_to'
 )
 local top = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
 if not top then
@@ -42,20 +42,26 @@ local function is_expired(entry)
 end
 
 -- Expired entries between others stay where they are: an entry must find the one before it, or its reader
--- would be told of a gap. Of those at the old end it is noted between which ids they were, so that nobody is
--- told of a loss that is none.
+-- would be told of a gap. Of those at the old end it is noted which were the first and
+-- the last in a row, and what came before, so that nobody is told of a loss that is none.
 local function trim_expired()
     local largest = tonumber(said[2])
     local step = largest and math.max(1, math.min(100, math.floor(READ_BYTES / (largest + 64)))) or 1
     local place, count, looked, bytes, is_enough = '-', 1, 0, 0, false
-    local before, last, bound
+    local from, last, bound
     while not bound do
         for _, entry in ipairs(redis.call('XRANGE', stream, place, '+', 'COUNT', count)) do
             if is_enough or entry[1] == newest or not is_expired(entry) then
                 bound = entry[1]
                 break
             end
-            before = before or field(entry, 'prev')
+            local prev = field(entry, 'prev')
+            if not last and prev ~= '' and (prev ~= '0-0' or string.match(entry[1], '%-1$')) then
+                from = said[6] == prev and said[5] or prev .. ' ' .. entry[1]
+            elseif prev ~= last then
+                -- Another history begins here, or nobody says what was before.
+                from = entry[1] .. ' ' .. entry[1]
+            end
             last, looked, bytes = entry[1], looked + 1, bytes + #field(entry, 'payload')
             is_enough = looked >= LOOKED_AT_ONCE or bytes >= LOOKED_BYTES
         end
@@ -65,10 +71,7 @@ local function trim_expired()
         return 0, false
     end
     redis.call('XTRIM', stream, 'MINID', '=', bound)
-    if before ~= '' then
-        local after = said[6] == before and said[5] or before
-        redis.call('HSET', meta, 'expired_after', after, 'expired_to', last)
-    end
+    redis.call('HSET', meta, 'expired_from', from, 'expired_to', last)
     return looked, is_enough
 end
 
