@@ -1,4 +1,5 @@
-"""ArchiveActor: answers what needs no topic in memory: history, the list of topics, what is said of one.
+"""ArchiveActor: answers what needs no topic in memory: history, the list of topics, what is said of one, what is
+kept of named clients.
 
 One per worker. Opening a topic's actor for each of these would let whoever asks for names at random fill the
 worker's memory.
@@ -13,6 +14,7 @@ from typing import Any, ClassVar
 
 from thespian.actors import ActorExitRequest
 
+from actors.consumer_protocol import AcknowledgeFor, DescribeConsumer, ForgetConsumer, ListConsumers
 from actors.ports import StoreError
 from actors.protocol import (
     ChangeTopic,
@@ -82,6 +84,18 @@ class ArchiveActor(LoopActor):
     def _count(self, _ask: CountTopics) -> Awaitable[Any]:
         return self._archive.topic_count()
 
+    def _acknowledge(self, ask: AcknowledgeFor) -> Awaitable[Any]:
+        return self._archive.acknowledge(ask.client_id, None, ask.cursors, proves=True)
+
+    def _describe_consumer(self, ask: DescribeConsumer) -> Awaitable[Any]:
+        return self._archive.consumer(ask.client_id)
+
+    def _list_consumers(self, ask: ListConsumers) -> Awaitable[Any]:
+        return self._archive.consumers(ask.after, ask.limit)
+
+    def _forget(self, ask: ForgetConsumer) -> Awaitable[Any]:
+        return self._archive.forget(ask.client_id)
+
     _questions: ClassVar[dict[type, Callable[[ArchiveActor, Any], Awaitable[Any]]]] = {
         ReadHistory: _history,
         Describe: _describe,
@@ -89,6 +103,10 @@ class ArchiveActor(LoopActor):
         ChangeTopic: _change,
         ListTopics: _list,
         CountTopics: _count,
+        AcknowledgeFor: _acknowledge,
+        DescribeConsumer: _describe_consumer,
+        ListConsumers: _list_consumers,
+        ForgetConsumer: _forget,
     }
     _handlers: ClassVar[dict[type, Callable[[ArchiveActor, Any], None]]] = {
         StartArchive: on_start,

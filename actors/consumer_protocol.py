@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from actors.ports import Store
+from actors.stream import MessageId
 
 # Between the subscribers of a worker and its `ClaimsActor`
 
@@ -44,3 +46,32 @@ class Claimed:
 @dataclass(frozen=True, slots=True)
 class CompareClaims:
     """Announcements may have been missed: ask the store for the latest claims."""
+
+
+# Asked of the `ArchiveActor`. Each is answered by what the store answers, or by `Refused`
+
+
+@dataclass(frozen=True, slots=True)
+class AcknowledgeFor:
+    """Acknowledge for a client without a connection that speaks for it."""
+
+    client_id: str
+    cursors: Mapping[str, MessageId]
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeConsumer:
+    client_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListConsumers:
+    """Ask for the names after `after`, in order, at most `limit`."""
+
+    after: str
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetConsumer:
+    client_id: str

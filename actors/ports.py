@@ -185,6 +185,47 @@ class Description:
     effective: RetentionLimits
 
 
+@dataclass(frozen=True, slots=True)
+class ConsumerEntry:
+    """A named client of which something is kept. `idle_ms`: since it claimed, acknowledged or was given
+    anything. `is_connected`: a connection to a living worker speaks for it."""
+
+    client_id: str
+    is_connected: bool
+    idle_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a named client stands in a topic. `cursor`: what it acknowledged, None if nothing yet.
+    `delivered`: the last message it was given, as far as that is stored. `page`: the first entry after the
+    cursor, or without one the oldest. `limits`: how much the topic keeps; None in it for one that is not
+    there."""
+
+    topic: str
+    cursor: MessageId | None
+    delivered: MessageId | None
+    page: StreamPage
+    limits: RetentionLimits
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerRecord:
+    """`places` by the names of their topics."""
+
+    entry: ConsumerEntry
+    places: Sequence[Place]
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerPage:
+    """Forgotten names are left out, so a page can be short, even empty; it goes on after `last`, None if this
+    was all."""
+
+    consumers: Sequence[ConsumerEntry]
+    last: str | None
+
+
 # The ports
 
 
@@ -267,7 +308,7 @@ class Store(Protocol):
 
 
 class Archive(Protocol):
-    """What the store is asked without a topic in memory. The same promises as for `Store`."""
+    """What the store is asked without a topic in memory or a connection. The same promises as for `Store`."""
 
     def history(
         self, topic: str, cursor: MessageId | None, max_messages: int, max_bytes: int, *, descends: bool
@@ -285,6 +326,26 @@ class Archive(Protocol):
     def topics(self, after: str, limit: int) -> Awaitable[Sequence[str]]: ...
 
     def topic_count(self) -> Awaitable[int]: ...
+
+    def acknowledge(
+        self,
+        client_id: str,
+        subscriber_id: int | None,
+        cursors: Mapping[str, MessageId],
+        *,
+        proves: bool,
+    ) -> Awaitable[Mapping[str, MessageId]]:
+        """As for `Store`."""
+
+    def consumer(self, client_id: str) -> Awaitable[ConsumerRecord]:
+        """What is kept of a named client; StoreError `consumer_not_found` if nothing is."""
+
+    def consumers(self, after: str, limit: int) -> Awaitable[ConsumerPage]:
+        """Named clients, in the order of their names, from the first after `after` on."""
+
+    def forget(self, client_id: str) -> Awaitable[None]:
+        """Delete what is kept of a named client; StoreError `consumer_not_found` if nothing is,
+        `consumer_connected` if a connection speaks for it."""
 
 
 class Sink(Protocol):

@@ -226,6 +226,83 @@ class TopicsStatsAnswer(Answer):
     hot_bytes = _count("Memory that the hot buffers of this worker take.", 65536)
 
 
+# ------------------------------------------------------------------------------------------------- consumers
+
+
+class AcknowledgeAnswer(Answer):
+    client_id = fields.String(required=True, metadata=about("As in the address.", "galaxy-handler-1"))
+    cursors = fields.Dict(
+        keys=fields.String(),
+        values=fields.String(),
+        required=True,
+        metadata=about(
+            "The stored cursors: an older id than the stored one changes nothing.", {"jobs": EXAMPLE_ID}
+        ),
+    )
+
+
+class ConsumerEntry(Answer):
+    client_id = fields.String(required=True, metadata=about("The client's name.", "galaxy-handler-1"))
+    connected = fields.Boolean(
+        required=True, metadata=about("Whether a connection presents the name now, on any worker.", True)
+    )
+    idle_seconds = fields.Float(
+        required=True,
+        metadata=about("Since it last connected, acknowledged or was given anything.", 12.5),
+    )
+
+
+class ConsumerTopic(Answer):
+    cursor = _message_id("What it acknowledged; null if nothing yet.", allow_none=True)
+    delivered = _message_id(
+        "The last message it was given, known with a short delay; null if none.", allow_none=True
+    )
+    lag_messages = fields.Integer(
+        required=True,
+        strict=True,
+        allow_none=True,
+        metadata=about(
+            "Messages after the cursor, exactly; also those that have expired or are not kept any more. "
+            "Without a cursor those that are kept. Null if the ids do not tell.",
+            3,
+        ),
+    )
+    lag_seconds = fields.Float(
+        required=True,
+        allow_none=True,
+        metadata=about(
+            "Age of the oldest message kept after the cursor; 0 if it has all, null if none of them is kept.",
+            1.5,
+        ),
+    )
+    lost_messages = fields.Integer(
+        required=True,
+        strict=True,
+        allow_none=True,
+        metadata=about("Messages after the cursor that are not kept any more; null if unknown.", 0),
+    )
+    messages_to_loss = fields.Integer(
+        required=True,
+        strict=True,
+        allow_none=True,
+        metadata=about("So many more messages before the next one may be lost; null if none can be.", 99997),
+    )
+    seconds_to_loss = fields.Float(
+        required=True,
+        allow_none=True,
+        metadata=about("So long before the next one may be too old to keep; null if none can be.", 86398.5),
+    )
+
+
+class ConsumerAnswer(ConsumerEntry):
+    topics = fields.Dict(
+        keys=fields.String(),
+        values=fields.Nested(ConsumerTopic),
+        required=True,
+        metadata=about("By topic, where it acknowledged or was given anything."),
+    )
+
+
 # ----------------------------------------------------------------------------------------- health and errors
 
 

@@ -32,6 +32,7 @@ _TAGS = {
     "publish": "Send messages in.",
     "read": "Receive messages, as they come and from a cursor on.",
     "topics": "What there is, and what it holds.",
+    "consumers": "Clients with a name, how far they are behind, and their acknowledgements.",
     "operate": "For those who run the relay.",
 }
 
@@ -73,6 +74,7 @@ _ANSWERS = (
     *(answers.PublishAnswer, answers.BulkResult, answers.BulkSummary, answers.BulkAnswer),
     *(answers.MessageItem, answers.NoticeItem, answers.PollAnswer, answers.PollStatsAnswer),
     *(answers.HistoryAnswer, answers.TopicEntry, answers.TopicAnswer, answers.TopicsStatsAnswer),
+    *(answers.AcknowledgeAnswer, answers.ConsumerEntry, answers.ConsumerTopic, answers.ConsumerAnswer),
     *(answers.HealthAnswer, answers.ReadyCheck, answers.ReadyAnswer, answers.WrongField, answers.ErrorAnswer),
 )
 _SERVER_FRAMES: dict[str, type[answers.Answer]] = {
@@ -102,6 +104,7 @@ def _components(settings: Settings) -> dict[str, Any]:
         "Publish": schemas.publish_schema(settings.publish),
         "Bulk": schemas.bulk_schema(settings.publish),
         "Poll": schemas.poll_schema(settings.poll),
+        "Acknowledge": schemas.acknowledge_schema(settings.subscriber.max_topics),
     }
     made: dict[str, Any] = {schema.__name__: schema for schema in _ANSWERS}
     return {**requests, **made, **_client_frames(settings), **_SERVER_FRAMES}
@@ -140,6 +143,19 @@ def _add(spec: APISpec, converter: Any, operation: Operation) -> None:
 
 
 def _parameters(converter: Any, operation: Operation) -> Iterable[dict[str, Any]]:
+    if "{client_id}" in operation.path:
+        yield {
+            "name": "client_id",
+            "in": "path",
+            "required": True,
+            "description": "The client's name, percent-encoded.",
+            "schema": {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": schemas.CLIENT_ID_MAX_LENGTH,
+                "example": "galaxy-handler-1",
+            },
+        }
     if "{topic}" in operation.path:
         yield {
             "name": "topic",

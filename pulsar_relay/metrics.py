@@ -20,6 +20,8 @@ from actors.ports import (
     Appended,
     Archive,
     Claim,
+    ConsumerPage,
+    ConsumerRecord,
     Description,
     HistoryPage,
     Position,
@@ -58,11 +60,11 @@ LATENCY_BOUNDS_SECONDS = (
 
 OPERATIONS = (
     *("append", "read", "follow", "position", "positions", "trim", "delete", "acknowledge", "claim"),
-    *("mark", "release", "claims"),
+    *("mark", "release", "claims", "consumer", "consumers", "forget"),
     *("history", "describe", "create", "change", "topics", "topic_count"),
 )
 """What `MeteredStore` tells apart."""
-ANSWERS = ("taken_over", "ahead_of_stream")
+ANSWERS = ("taken_over", "ahead_of_stream", "consumer_not_found", "consumer_connected")
 """What a store that works well says to a client that does not."""
 STORE_ERRORS = ("overloaded", *(code for code in ERRORS if code.startswith("store_")))
 
@@ -310,6 +312,15 @@ class MeteredStore:
 
     async def change(self, topic: str, terms: TopicTerms) -> bool:
         return await self._metered("change", self._archive.change(topic, terms))
+
+    async def consumer(self, client_id: str) -> ConsumerRecord:
+        return await self._metered("consumer", self._archive.consumer(client_id))
+
+    async def consumers(self, after: str, limit: int) -> ConsumerPage:
+        return await self._metered("consumers", self._archive.consumers(after, limit))
+
+    async def forget(self, client_id: str) -> None:
+        await self._metered("forget", self._archive.forget(client_id))
 
     async def topics(self, after: str, limit: int) -> Sequence[str]:
         return await self._metered("topics", self._archive.topics(after, limit))

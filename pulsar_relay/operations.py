@@ -36,8 +36,8 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One address with its methods. In `path`, `{topic}` stands for a topic's name. `errors` are codes of the
-    error table.
+    """One address with its methods. In `path`, `{topic}` and `{client_id}` stand for such names. `errors` are
+    codes of the error table.
     """
 
     path: str
@@ -121,6 +121,7 @@ def operations(settings: Settings) -> tuple[Operation, ...]:
         *_publishing(settings),
         *_reading(settings),
         *_topics(settings),
+        *_consumers(settings),
         *_operating(),
     )
 
@@ -166,7 +167,7 @@ def _reading(settings: Settings) -> tuple[Operation, ...]:
             _POLL_DESCRIPTION,
             polled,
             body=schemas.poll_schema(settings.poll),
-            errors=(*_READ_BODY, *_STORE),
+            errors=(*_READ_BODY, "client_id_required", "taken_over", *_STORE),
         ),
         Operation(
             "/api/v1/poll",
@@ -176,7 +177,7 @@ def _reading(settings: Settings) -> tuple[Operation, ...]:
             _POLL_DESCRIPTION,
             polled,
             query=schemas.poll_query_schema(settings.poll),
-            errors=("invalid_request", *_STORE),
+            errors=("invalid_request", "client_id_required", "taken_over", *_STORE),
         ),
         Operation(
             "/messages/poll/stats",
@@ -195,7 +196,7 @@ def _reading(settings: Settings) -> tuple[Operation, ...]:
             {200: Reply("The events.", media_type="text/event-stream")},
             query=schemas.stream_query_schema(settings.subscriber.max_topics),
             headers=(_LAST_EVENT_ID,),
-            errors=("invalid_request", "shutting_down"),
+            errors=("invalid_request", "client_id_required", "shutting_down"),
         ),
         Operation(
             "/ws",
@@ -282,6 +283,51 @@ def _topics(settings: Settings) -> tuple[Operation, ...]:
             "In the store, and in the worker that answers.",
             {200: Reply("The counts.", answers.TopicsStatsAnswer)},
             errors=_STORE,
+        ),
+    )
+
+
+def _consumers(settings: Settings) -> tuple[Operation, ...]:
+    return (
+        Operation(
+            "/api/v1/consumers",
+            ("GET",),
+            "consumers",
+            "List the named clients",
+            "In the order of their names. A name is forgotten a month after it was last used. A `Link` header"
+            ' with `rel="next"` leads to the next page, if there is one.',
+            {200: Reply("One page of clients.", answers.ConsumerEntry, is_list=True)},
+            query=schemas.ConsumersQuery,
+            errors=("invalid_request", *_STORE),
+        ),
+        Operation(
+            "/api/v1/consumers/{client_id}",
+            ("GET",),
+            "consumers",
+            "Describe a named client",
+            "What it acknowledged, how far it is behind, and what it has lost or is about to lose.",
+            {200: Reply("The client.", answers.ConsumerAnswer)},
+            errors=("consumer_not_found", *_STORE),
+        ),
+        Operation(
+            "/api/v1/consumers/{client_id}",
+            ("DELETE",),
+            "consumers",
+            "Forget a named client",
+            "Its cursors are gone: should it come back, `acked` begins with the oldest message kept.",
+            {204: Reply("Nothing is kept of it any more.")},
+            errors=("consumer_not_found", "consumer_connected", *_STORE),
+        ),
+        Operation(
+            "/api/v1/consumers/{client_id}/ack",
+            ("POST",),
+            "consumers",
+            "Acknowledge",
+            "For those who read without a WebSocket. Answered when it is stored. A cursor only moves forward;"
+            " an id that the topic has not given is refused.",
+            {200: Reply("The cursors are stored.", answers.AcknowledgeAnswer)},
+            body=schemas.acknowledge_schema(settings.subscriber.max_topics),
+            errors=(*_READ_BODY, "invalid_cursor", "ahead_of_stream", *_STORE),
         ),
     )
 

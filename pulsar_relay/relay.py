@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
@@ -17,11 +17,21 @@ from thespian.actors import ActorSystem
 
 from actors.archive import ArchiveActor
 from actors.claims import ClaimsActor
-from actors.consumer_protocol import Claimed, CompareClaims, StartClaims
+from actors.consumer_protocol import (
+    AcknowledgeFor,
+    Claimed,
+    CompareClaims,
+    DescribeConsumer,
+    ForgetConsumer,
+    ListConsumers,
+    StartClaims,
+)
 from actors.counters import Counters
 from actors.directory import DirectoryActor
 from actors.ports import (
     Archive,
+    ConsumerPage,
+    ConsumerRecord,
     Dedupe,
     Description,
     Draft,
@@ -230,6 +240,22 @@ class Relay:
 
     async def topic_count(self) -> int:
         return cast(int, await self._answer(self._archive, CountTopics()))
+
+    async def acknowledge(self, client_id: str, cursors: Mapping[str, MessageId]) -> Mapping[str, MessageId]:
+        """Move a named client's cursors forward; the stored ones. `ahead_of_stream` for ids no topic gave."""
+        ask = AcknowledgeFor(client_id, cursors)
+        return cast(Mapping[str, MessageId], await self._answer(self._archive, ask))
+
+    async def consumer(self, client_id: str) -> ConsumerRecord:
+        """What is kept of a named client; `consumer_not_found` if nothing is."""
+        return await self._ask(self._archive, DescribeConsumer(client_id), ConsumerRecord)
+
+    async def consumers(self, after: str, limit: int) -> ConsumerPage:
+        return await self._ask(self._archive, ListConsumers(after, limit), ConsumerPage)
+
+    async def forget(self, client_id: str) -> None:
+        """Delete what is kept of a named client; `consumer_not_found` if nothing is, `consumer_connected`."""
+        await self._answer(self._archive, ForgetConsumer(client_id))
 
     async def delete(self, topic: str) -> None:
         """Delete a topic with its messages; `topic_not_found` if there is none."""

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from actors.ports import TopicTerms
+from actors.stream import MessageId
 from pulsar_relay import json_text
 from pulsar_relay.cursors import ACKED, read_last_event_id
 from pulsar_relay.errors import FieldError, RelayError
@@ -22,9 +23,11 @@ from pulsar_relay.schemas import (
     CLIENT_ID_MAX_LENGTH,
     POLL_MIN_TIMEOUT_SECONDS,
     BulkQuery,
+    ConsumersQuery,
     NewTopic,
     TopicChange,
     TopicsQuery,
+    acknowledge_schema,
     history_query_schema,
     poll_query_schema,
     poll_schema,
@@ -75,7 +78,7 @@ class HistoryRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class TopicsRequest:
+class ListRequest:
     """`after` is "" to begin with the first name."""
 
     limit: int
@@ -109,6 +112,9 @@ class RequestReader:
         self._new_topic, self._topic_change = NewTopic(), TopicChange()
         self._new_topic_fields = Fields(*self._new_topic.fields)
         self._topic_change_fields = Fields(*self._topic_change.fields)
+        self._consumers_query = ConsumersQuery()
+        self._acknowledge = acknowledge_schema(subscriber.max_topics)()
+        self._acknowledge_fields = Fields("topic", "message_id", "cursors")
 
     def publish(self, body: bytes, content_type: str | None) -> PublishRequest:
         check_content_type(content_type)
@@ -160,9 +166,25 @@ class RequestReader:
         limit = min(found["limit"], self._limits.max_limit_messages)
         return HistoryRequest(limit, found["order"], found["cursor"] or None)
 
-    def topics_query(self, query: Query) -> TopicsRequest:
+    def topics_query(self, query: Query) -> ListRequest:
         found = load_query(self._topics_query, query)
-        return TopicsRequest(found["limit"], found["after"])
+        return ListRequest(found["limit"], found["after"])
+
+    def consumers_query(self, query: Query) -> ListRequest:
+        found = load_query(self._consumers_query, query)
+        return ListRequest(found["limit"], found["after"])
+
+    def acknowledgement(self, body: bytes, content_type: str | None) -> Mapping[str, MessageId]:
+        """Topic to message id, at least one."""
+        check_content_type(content_type)
+        found = load_texts(self._acknowledge, split_object(self._acknowledge_fields, body, BODY), BODY)
+        cursors = found["cursors"]
+        if cursors is None:
+            cursors = {found["topic"]: found["message_id"]}
+        try:
+            return {topic: MessageId.parse(text) for topic, text in cursors.items()}
+        except ValueError:
+            raise RelayError("invalid_cursor") from None
 
     def new_topic(self, body: bytes, content_type: str | None) -> tuple[str, TopicTerms]:
         """The name of a topic to be made, and what is said of it."""

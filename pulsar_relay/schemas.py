@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from marshmallow import EXCLUDE, Schema, fields
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, validates_schema
 
 from pulsar_relay.errors import RelayError
 from pulsar_relay.fields import (
@@ -28,6 +28,7 @@ from pulsar_relay.fields import (
     TopicName,
     TopicNames,
     WholeNumber,
+    is_topic_name,
 )
 from pulsar_relay.json_text import Items
 from pulsar_relay.keys import KEYS
@@ -339,6 +340,60 @@ class TopicsQuery(Request):
         TOPICS_MAX_LIMIT,
         load_default=TOPICS_DEFAULT_LIMIT,
         metadata=about(f"Most topics in the answer; more than {TOPICS_MAX_LIMIT} counts as that.", 100),
+    )
+    after = fields.String(
+        load_default="",
+        metadata=about("Go on after this name. The answer's `Link` header leads to the next page."),
+    )
+
+
+# ------------------------------------------------------------------------------------------------- consumers
+
+
+@cache
+def acknowledge_schema(max_topics: int) -> type[Request]:
+    class Acknowledge(Request):
+        """One message with its topic, or `cursors`."""
+
+        topic = TopicName(
+            allow_none=True, load_default=None, metadata=about("Goes with `message_id`.", "jobs")
+        )
+        message_id = fields.String(
+            allow_none=True,
+            load_default=None,
+            metadata=about("Everything up to this message of the topic is dealt with.", EXAMPLE_ID),
+        )
+        cursors = CursorMap(
+            keys=fields.String(),
+            values=fields.String(),
+            allow_none=True,
+            load_default=None,
+            metadata=about(
+                f"The same for several topics, at most {max_topics}, in place of the other two fields; a"
+                " poll's `cursors` may be sent as they are. All of them or none is stored.",
+            ),
+        )
+
+        @validates_schema
+        def _check(self, data: dict[str, Any], **kwargs: Any) -> None:
+            cursors = data["cursors"]
+            if cursors is None:
+                missing = [name for name in ("topic", "message_id") if data[name] is None]
+                if missing:
+                    raise ValidationError({name: ["is missing"] for name in missing})
+            elif data["topic"] is not None or data["message_id"] is not None:
+                raise ValidationError("cannot be together with `topic` and `message_id`", "cursors")
+            elif not 1 <= len(cursors) <= max_topics or not all(map(is_topic_name, cursors)):
+                raise ValidationError(f"must be an object of 1 to {max_topics} topics to cursor", "cursors")
+
+    return Acknowledge
+
+
+class ConsumersQuery(Request):
+    limit = CappedNumber(
+        TOPICS_MAX_LIMIT,
+        load_default=TOPICS_DEFAULT_LIMIT,
+        metadata=about(f"Most clients in the answer; more than {TOPICS_MAX_LIMIT} counts as that.", 100),
     )
     after = fields.String(
         load_default="",

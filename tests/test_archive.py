@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from actors.archive import ArchiveActor
+from actors.consumer_protocol import AcknowledgeFor, DescribeConsumer, ForgetConsumer, ListConsumers
 from actors.ports import HistoryPage, TopicTerms
 from actors.protocol import (
     ChangeTopic,
@@ -50,6 +51,10 @@ def start_archive() -> tuple[StandInSystem, StandInRef]:
         (ChangeTopic("t", TERMS), ("change", "t", TERMS)),
         (ListTopics("a", 5), ("topics", "a", 5)),
         (CountTopics(), ("topic_count",)),
+        (AcknowledgeFor("c", {"t": nth(3)}), ("acknowledge", "c", None, {"t": nth(3)}, ("proves", True))),
+        (DescribeConsumer("c"), ("consumer", "c")),
+        (ListConsumers("a", 5), ("consumers", "a", 5)),
+        (ForgetConsumer("c"), ("forget", "c")),
     ],
 )
 def test_a_question_is_answered_by_the_store(question: Any, asked: tuple[Any, ...]) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import valkey as valkey_client
 
 from actors.stream import MessageId
 from pulsar_relay.store import schema
+from pulsar_relay.store.valkey import ValkeyStore
 from tests.stores import code_of, in_loop, open_store, until
+from tests.valkeys import RealValkey
 
 
 @pytest.fixture
@@ -156,3 +160,81 @@ async def test_a_clients_name_may_be_any_text(valkey: str) -> None:
             claim = await opened.store.claim(name, 1, ["t"], is_held=False)
             await until(lambda: opened.claims)
             assert opened.claims.pop() == (name, claim.generation)
+
+
+# What is kept
+
+
+@in_loop
+async def test_a_client_is_described_with_its_place_in_each_topic(valkey: str) -> None:
+    async with open_store(valkey, starts_feed=True) as opened:
+        ids = [message.id for message in (await opened.append("t", b"1", b"2", b"3")).messages]
+        await opened.store.claim("c", 1, [], is_held=False)
+        await opened.store.acknowledge("c", 1, {"t": ids[0]}, proves=False)
+        await opened.store.mark("c", {"t": ids[1], "u": at(1)})
+        record = await opened.store.consumer("c")
+        assert record.entry.client_id == "c" and record.entry.is_connected
+        assert 0 <= record.entry.idle_ms < 60_000
+        assert [(place.topic, place.cursor, place.delivered) for place in record.places] == [
+            ("t", ids[0], ids[1]),
+            ("u", None, at(1)),
+        ]
+        assert record.places[0].page.first_id == ids[1]
+        assert record.places[1].page.first_id is None
+        assert await code_of(opened.store.consumer("nobody")) == "consumer_not_found"
+
+
+@in_loop
+async def test_a_client_is_connected_as_long_as_its_connection_and_its_worker_live(valkey: str) -> None:
+    async with open_store(valkey) as asks:
+        async with open_store(valkey, starts_feed=True) as worker:
+            await worker.store.claim("c", 1, [], is_held=False)
+            assert (await asks.store.consumer("c")).entry.is_connected
+            await worker.store.release("c", 1, {})
+            assert not (await asks.store.consumer("c")).entry.is_connected
+            await worker.store.claim("c", 2, [], is_held=False)
+            assert await code_of(asks.store.forget("c")) == "consumer_connected"
+        # Its worker died without a word.
+        await until_disconnected(asks.store)
+        await asks.store.forget("c")
+        assert await code_of(asks.store.consumer("c")) == "consumer_not_found"
+        assert await code_of(asks.store.forget("c")) == "consumer_not_found"
+
+
+async def until_disconnected(store: ValkeyStore) -> None:
+    while (await store.consumer("c")).entry.is_connected:
+        pass
+
+
+@in_loop
+async def test_clients_are_listed_in_order_page_by_page_without_those_forgotten(
+    valkey: str, admin: valkey_client.Valkey
+) -> None:
+    async with open_store(valkey) as opened:
+        for name in ("b", "a", "d", "c"):
+            await opened.store.claim(name, 1, [], is_held=False)
+        await opened.store.acknowledge("e", None, {"t": at(1)}, proves=False)
+        admin.delete(schema.offsets("b"))  # as when it expires
+        first = await opened.store.consumers("", 2)
+        assert ([entry.client_id for entry in first.consumers], first.last) == (["a"], "b")
+        rest = await opened.store.consumers("b", 3)
+        assert ([entry.client_id for entry in rest.consumers], rest.last) == (["c", "d", "e"], None)
+        assert [name for name, _ in admin.zrange(schema.CONSUMERS, 0, -1, withscores=True)] == [
+            *(b"a", b"c", b"d", b"e")
+        ]
+        await opened.store.forget("d")
+        assert b"d" not in admin.zrange(schema.CONSUMERS, 0, -1)
+        assert (await opened.store.consumers("", 100)).last is None
+
+
+@in_loop
+async def test_a_full_server_still_lists_and_forgets(make_valkey: Callable[..., RealValkey]) -> None:
+    server = make_valkey().start()
+    async with open_store(server.socket_path) as opened:
+        await opened.store.claim("c", 1, [], is_held=False)
+        with valkey_client.Valkey(unix_socket_path=server.socket_path) as owner:
+            owner.config_set("maxmemory-policy", "noeviction")
+            owner.config_set("maxmemory", "1")
+        assert await code_of(opened.store.claim("d", 1, [], is_held=False)) == "store_full"
+        assert [entry.client_id for entry in (await opened.store.consumers("", 10)).consumers] == ["c"]
+        await opened.store.forget("c")

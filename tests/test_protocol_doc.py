@@ -177,7 +177,7 @@ def test_every_route_has_an_example(method: str, path: str) -> None:
     if path == "/ws":
         assert any(example.kind == "websocket" for example in examples())
         return
-    pattern = re.escape(path).replace(r"\{topic\}", "[^/?]+")
+    pattern = re.sub(r"\\\{\w+\\\}", "[^/?]+", re.escape(path))
     heads = [re.split(r"^\d{3}$", example.text, flags=re.MULTILINE)[0] for example in examples()]
     assert any(re.match(rf"{method} {pattern}(\?|$)", head, re.MULTILINE) for head in heads)
 

@@ -15,10 +15,10 @@ from pulsar_relay.errors import RelayError
 from pulsar_relay.message_reader import PublishRequest
 from pulsar_relay.requests import (
     HistoryRequest,
+    ListRequest,
     PollRequest,
     RequestReader,
     StreamRequest,
-    TopicsRequest,
     check_content_type,
     idempotency_key,
 )
@@ -366,6 +366,6 @@ def test_history_is_refused_as_older_clients_know_it(asked: dict[str, list[bytes
 
 
 def test_the_list_of_topics_is_read_in_pages() -> None:
-    assert READER.topics_query({}) == TopicsRequest(100, "")
-    assert READER.topics_query(query(limit="99999", after="jobs")) == TopicsRequest(1000, "jobs")
+    assert READER.topics_query({}) == ListRequest(100, "")
+    assert READER.topics_query(query(limit="99999", after="jobs")) == ListRequest(1000, "jobs")
     assert code_of(READER.topics_query, query(limit="0")) == "invalid_request"

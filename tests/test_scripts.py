@@ -11,8 +11,10 @@ import valkey as valkey_client
 import pulsar_relay.store
 
 SCRIPTS = sorted(Path(pulsar_relay.store.__file__).parent.glob("*.lua"))
-WRITING = {"append", "acknowledge", "change", "claim", "create", "delete", "trim"}
-MAKING_ROOM = {"delete", "trim"}
+WRITING = {
+    *("append", "acknowledge", "change", "claim", "consumers", "create", "delete", "forget", "trim"),
+}
+MAKING_ROOM = {"consumers", "delete", "forget", "trim"}
 
 
 def _name(path: Path) -> str:
@@ -54,5 +56,6 @@ def test_a_script_names_no_key_that_it_was_not_given(path: Path) -> None:
         "KEYS[i + 1]",
         "ARGV[4]",  # append's feed channel
         "'STREAM'",  # XINFO STREAM stream
+        "'NUMSUB'",  # PUBSUB NUMSUB channel
     }
     assert set(calls) <= named

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from actors.ports import Claim, StoreError
+from actors.ports import Claim, ConsumerEntry, ConsumerPage, StoreError
 from actors.stream import MessageId
 from pulsar_relay.store import schema
 from pulsar_relay.store.client import Client, Script
@@ -18,6 +18,7 @@ from pulsar_relay.store.link import Word
 KEPT_SECONDS = 30 * 24 * 3600
 """How long a client that neither claims, acknowledges nor is given anything is remembered."""
 FIELDS_AT_ONCE = 1000
+_DELIVERED = schema.delivered_field("").removesuffix(":")
 
 
 class Consumers:
@@ -31,6 +32,8 @@ class Consumers:
         self._worker = worker
         self._claim = Script("claim")
         self._acknowledge = Script("acknowledge")
+        self._list_script = Script("consumers")
+        self._forget = Script("forget")
 
     async def claim(
         self, client_id: str, subscriber_id: int, topics: Sequence[str], *, is_held: bool
@@ -86,6 +89,46 @@ class Consumers:
         found = await asyncio.gather(*calls)
         claims = {one: schema.claim_of(text or b"") for one, text in zip(client_ids, found, strict=True)}
         return {client_id: generation for client_id, (generation, _) in claims.items() if generation}
+
+    async def fields(self, client_id: str) -> Mapping[str, tuple[MessageId | None, MessageId | None]]:
+        """By topic: the acknowledged cursor, and the last message that was given."""
+        flat = await self._client.command("HGETALL", schema.offsets(client_id))
+        cursors: dict[str, MessageId] = {}
+        delivered: dict[str, MessageId] = {}
+        for name, text in zip(flat[::2], flat[1::2], strict=True):
+            cursor = id_or_none(text)
+            prefix, colon, topic = name.decode("utf-8", "replace").rpartition(":")
+            if cursor is not None and prefix in ("", _DELIVERED):
+                (delivered if colon else cursors)[topic] = cursor
+        topics = sorted({*cursors, *delivered})
+        return {topic: (cursors.get(topic), delivered.get(topic)) for topic in topics}
+
+    async def entries(self, client_ids: Sequence[str]) -> Sequence[ConsumerEntry]:
+        """Those of which anything is kept."""
+        keys = [schema.CONSUMERS, *map(schema.offsets, client_ids)]
+        found = await self._list_script.run(self._client, keys, [schema.heartbeat(""), *client_ids])
+        return [
+            ConsumerEntry(client_id, bool(one[0]), max(0, KEPT_SECONDS * 1000 - one[1]))
+            for client_id, one in zip(client_ids, found, strict=True)
+            if one
+        ]
+
+    async def page(self, after: str, limit: int) -> ConsumerPage:
+        first = f"({after}" if after else "-"
+        texts = await self._client.command(
+            "ZRANGE", schema.CONSUMERS, first, "+", "BYLEX", "LIMIT", 0, limit + 1
+        )
+        names = [text.decode("utf-8", "replace") for text in texts[:limit]]
+        return ConsumerPage(await self.entries(names), names[-1] if len(texts) > limit else None)
+
+    async def forget(self, client_id: str) -> None:
+        forgotten = await self._forget.run(self._client, [schema.offsets(client_id)], [schema.heartbeat("")])
+        if forgotten < 0:
+            raise StoreError("consumer_connected")
+        if not forgotten:
+            raise StoreError("consumer_not_found")
+        # Takes it out of the index, unless it is kept again by now.
+        await self.entries([client_id])
 
     async def _move(
         self, client_id: str, holder: str, released: str, fields: Mapping[str, MessageId]

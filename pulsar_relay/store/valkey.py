@@ -7,6 +7,7 @@ memory is the actors' business.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -14,16 +15,20 @@ from collections.abc import Mapping, Sequence
 from actors.ports import (
     Appended,
     Claim,
+    ConsumerPage,
+    ConsumerRecord,
     Description,
     HistoryPage,
+    Place,
     Position,
     Publish,
+    RetentionLimits,
     StoreError,
     StreamPage,
     TopicTerms,
     Trimmed,
 )
-from actors.stream import Batch, MessageId
+from actors.stream import BEGINNING, Batch, MessageId
 from pulsar_relay.settings import StorageSettings
 from pulsar_relay.store import schema
 from pulsar_relay.store.appends import Appends
@@ -40,6 +45,7 @@ DELETED_META_SECONDS = 7 * 24 * 3600
 """How long a deleted topic's last id is remembered. Ids start with the clock, so this guards against one set
 back."""
 POSITIONS_AT_ONCE = 100
+PLACES_AT_ONCE = 100
 
 
 class ValkeyStore:
@@ -180,6 +186,30 @@ class ValkeyStore:
 
     async def topic_count(self) -> int:
         return int(await self._client.command("ZCARD", schema.TOPICS))
+
+    async def consumer(self, client_id: str) -> ConsumerRecord:
+        entries = await self._consumers.entries([client_id])
+        if not entries:
+            raise StoreError("consumer_not_found")
+        fields = await self._consumers.fields(client_id)
+        places: list[Place] = []
+        for start in range(0, len(fields), PLACES_AT_ONCE):
+            part = list(fields.items())[start : start + PLACES_AT_ONCE]
+            places += await asyncio.gather(*(self._place(topic, *ids) for topic, ids in part))
+        return ConsumerRecord(entries[0], places)
+
+    async def _place(self, topic: str, cursor: MessageId | None, delivered: MessageId | None) -> Place:
+        page, description = await asyncio.gather(
+            self.read(topic, cursor or BEGINNING, 1, 1), self.describe(topic)
+        )
+        limits = RetentionLimits() if description is None else description.effective
+        return Place(topic, cursor, delivered, page, limits)
+
+    async def consumers(self, after: str, limit: int) -> ConsumerPage:
+        return await self._consumers.page(after, limit)
+
+    async def forget(self, client_id: str) -> None:
+        await self._consumers.forget(client_id)
 
     # The worker's own needs
 

@@ -15,6 +15,7 @@ from pulsar_relay.requests import RequestReader
 from pulsar_relay.settings import Settings
 from pulsar_relay.store.probe import Probe
 from pulsar_relay.web.connections import OpenConnections
+from pulsar_relay.web.consumers import AcknowledgeHandler, ConsumerHandler, ConsumerListHandler
 from pulsar_relay.web.cursor_cookie import CursorCookie
 from pulsar_relay.web.docs import DocsHandler, OpenApiHandler
 from pulsar_relay.web.farewell import Farewells
@@ -79,6 +80,7 @@ def api_application(parts: FrontParts) -> Application:
         "encode": parts.websocket_frames,
     }
     topic = r"/api/v1/topics/([^/]+)"
+    consumer = r"/api/v1/consumers/([^/]+)"
     return _application(
         [
             (r"/api/v1/messages", PublishHandler, publish),
@@ -91,6 +93,9 @@ def api_application(parts: FrontParts) -> Application:
             (r"/api/v1/topics", TopicListHandler, {"relay": relay, "reader": reader}),
             (topic, TopicHandler, {"relay": relay, "reader": reader}),
             (topic + "/messages", HistoryHandler, {"relay": relay, "reader": reader}),
+            (r"/api/v1/consumers", ConsumerListHandler, {"relay": relay, "reader": reader}),
+            (consumer, ConsumerHandler, {"relay": relay}),
+            (consumer + "/ack", AcknowledgeHandler, {"relay": relay, "reader": reader}),
             (r"/stats", StatsHandler, {"relay": relay}),
             (r"/health", HealthHandler),
             (
