@@ -1,5 +1,5 @@
-"""ArchiveActor: answers what needs no topic in memory: history, the list of topics, what is said of one, what is
-kept of named clients.
+"""ArchiveActor: answers what needs no topic in memory: history, the list of topics, what is said of one, what
+is kept of named clients.
 
 One per worker. Opening a topic's actor for each of these would let whoever asks for names at random fill the
 worker's memory.
