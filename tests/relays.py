@@ -60,6 +60,11 @@ class RelayProcess:
         return f"http://127.0.0.1:{self._port}"
 
     @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of its API."""
+        return "127.0.0.1", self._port
+
+    @property
     def ws_url(self) -> str:
         return f"ws://127.0.0.1:{self._port}/ws"
 

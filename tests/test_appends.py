@@ -496,7 +496,7 @@ async def test_a_definite_refusal_is_told_at_once_and_heals(
 @in_loop
 async def test_a_full_server_still_trims_and_deletes(make_valkey: MakeValkey) -> None:
     server = make_valkey().start()
-    async with open_store(server.socket_path) as opened:
+    async with open_store(server.socket_path, persistent_tier_retention_seconds=0) as opened:
         await opened.append("t", *[b"1"] * 300)
         await opened.append("u", b"1")
         server.config("maxmemory", "1")

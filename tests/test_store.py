@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -11,7 +12,7 @@ import valkey as valkey_client
 from actors.ports import Position
 from actors.stream import BEGINNING, MessageId
 from pulsar_relay.store import schema
-from tests.stores import code_of, in_loop, open_store, until_code
+from tests.stores import code_of, in_loop, open_store, until, until_code
 from tests.valkeys import RealValkey
 
 MakeValkey = Callable[..., RealValkey]
@@ -80,9 +81,11 @@ async def test_exactly_what_is_older_goes(valkey: str) -> None:
         start_ms = (await opened.append("t", b"0")).messages[0].id.milliseconds
         for n in range(250):
             # Each message in a millisecond of its own, without waiting for it.
-            floor = MessageId.of(start_ms + 10 * (n + 1), n + 1)
+            floor = MessageId.of(start_ms + 4 * (n + 1), n + 1)
             ids += [m.id for m in (await opened.append("t", b"x", floor=floor)).messages]
         bound = ids[149].milliseconds
+        # By Valkey's clock they must be that old as well.
+        await until(lambda: time.time_ns() // 1_000_000 > bound)
         assert (await opened.store.trim("t", bound)).count == 150
         assert [m.id for m in await opened.all_messages("t")] == ids[149:]
         assert (await opened.store.trim("t", bound)).count == 0

@@ -13,7 +13,7 @@ from actors.stream import BEGINNING, Message, MessageId
 from pulsar_relay.settings import StorageSettings
 from pulsar_relay.store import schema
 from pulsar_relay.store.trims import Trims
-from tests.stores import OpenStore, in_loop, open_store
+from tests.stores import OpenStore, in_loop, open_store, until
 
 LATER_MS = 3_000_000_000_000
 """A time when everything that can expire has expired. Messages are kept longer than that here."""
@@ -46,15 +46,26 @@ async def _notice(opened: OpenStore, cursor: MessageId) -> Notice | None:
 
 @in_loop
 async def test_a_topics_own_age_counts_be_it_shorter_or_longer_than_the_settings(valkey: str) -> None:
-    async with open_store(valkey, persistent_tier_retention_seconds=100.0) as opened:
+    async with open_store(valkey, persistent_tier_retention_seconds=0.1) as opened:
         messages = await _append(opened, None, None, None)
-        now_ms = messages[0].id.milliseconds
-        await opened.store.change("t", TopicTerms(None, {"retention_ms": 200_000}))
-        assert (await opened.store.trim("t", now_ms + 150_000)).count == 0
-        await opened.store.change("t", TopicTerms(None, {"retention_ms": 50_000}))
-        assert (await opened.store.trim("t", now_ms + 50_000)).count == 0
-        assert (await opened.store.trim("t", now_ms + 50_001)).count == 2
+        sent_ms = messages[0].id.milliseconds
+        # By Valkey's clock they must be that old as well.
+        await until(lambda: time.time_ns() // 1_000_000 > sent_ms + 150)
+        await opened.store.change("t", TopicTerms(None, {"retention_ms": 200}))
+        assert (await opened.store.trim("t", sent_ms + 150)).count == 0
+        await opened.store.change("t", TopicTerms(None, {"retention_ms": 50}))
+        assert (await opened.store.trim("t", sent_ms + 50)).count == 0
+        assert (await opened.store.trim("t", sent_ms + 51)).count == 2
         assert await _ids(opened) == [messages[2].id]
+
+
+@in_loop
+async def test_a_clock_that_is_ahead_of_valkeys_deletes_nothing(valkey: str) -> None:
+    async with open_store(valkey, persistent_tier_retention_seconds=100.0) as opened:
+        now_ms = time.time_ns() // 1_000_000
+        messages = await _append(opened, None, now_ms + 60_000, None)
+        assert (await opened.store.trim("t", now_ms + 10**9)).count == 0
+        assert await _ids(opened) == [message.id for message in messages]
 
 
 @in_loop
@@ -222,7 +233,7 @@ async def test_a_stream_that_another_server_filled_expires_and_is_trimmed(
 @in_loop
 async def test_a_topic_of_short_lived_messages_does_not_grow(valkey: str) -> None:
     async with open_store(valkey, **FOREVER) as opened:
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = time.time_ns() // 1_000_000 - 60_000
         for n in range(50):
             await _append(opened, *[now_ms + n * 1000 + 5000] * 20)
             await opened.store.trim("t", now_ms + n * 1000)

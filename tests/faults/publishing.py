@@ -36,11 +36,11 @@ class Publisher:
         """The payload of each message id that was given out, in the order of the answers."""
         self.refusals: list[Answer] = []
 
-    def post(self, payload: Any, *, key: str | None = None) -> Answer:
+    def post(self, payload: Any, *, key: str | None = None, ttl: int | None = None) -> Answer:
         """Send one message once; never raises for what the relay or the network does."""
         began = time.monotonic()
         headers = {} if key is None else {"Idempotency-Key": key}
-        body = {"topic": self._topic, "payload": payload}
+        body = {"topic": self._topic, "payload": payload, "ttl": ttl}
         try:
             response = self._session.post(self._address, json=body, headers=headers, timeout=ANSWER_SECONDS)
         except requests.RequestException as error:

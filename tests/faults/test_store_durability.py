@@ -165,7 +165,7 @@ def test_an_embedded_server_that_dies_of_a_failing_disk_comes_back_with_everythi
     make_relay_process: Callable[..., RelayProcess], make_preload: Callable[[], Preload], topic: str
 ) -> None:
     preload = make_preload()
-    relay = make_relay_process("--set", "embedded.appendfsync=always", variables=preload.environment).start()
+    relay = make_relay_process("--set", "storage.durability=disk", variables=preload.environment).start()
     with Publisher(relay.url, topic) as publisher, Talk(relay.ws_url) as talk:
         talk.subscribe(topic)
         for number in range(100):
