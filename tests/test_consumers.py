@@ -40,6 +40,18 @@ async def test_a_later_claim_has_the_higher_generation_and_all_workers_hear_of_b
 
 
 @in_loop
+async def test_a_claim_after_a_release_deposes_nobody_and_is_not_announced(valkey: str) -> None:
+    async with open_store(valkey, starts_feed=True) as opened:
+        first = await opened.store.claim("c", 1, [], is_held=False)
+        await opened.store.release("c", 1, {})
+        second = await opened.store.claim("c", 2, [], is_held=False)
+        third = await opened.store.claim("c", 3, [], is_held=False)
+        await until(lambda: len(opened.claims) == 2)
+        assert first.generation < second.generation < third.generation
+        assert opened.claims == [("c", first.generation), ("c", third.generation)]
+
+
+@in_loop
 async def test_a_claim_made_twice_by_one_connection_is_one(valkey: str) -> None:
     async with open_store(valkey) as opened:
         first = await opened.store.claim("c", 1, [], is_held=False)

@@ -18,8 +18,11 @@ if holder ~= ARGV[2] then
     local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
     generation = string.format('%.0f', math.max(now, (tonumber(generation) or 0) + 1))
     redis.call('HSET', KEYS[1], ':claim', generation .. ' ' .. ARGV[2])
-    -- Only a hint: a connection that does not hear it is refused its next acknowledgement.
-    redis.pcall('PUBLISH', ARGV[4], generation .. ' ' .. ARGV[5])
+    -- Where the last holder let go there is nobody to tell: whoever held it before that was told. It is only a
+    -- hint: who does not hear it is refused the next acknowledgement.
+    if holder ~= '' then
+        redis.pcall('PUBLISH', ARGV[4], generation .. ' ' .. ARGV[5])
+    end
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
 return {generation, #ARGV > 5 and redis.call('HMGET', KEYS[1], unpack(ARGV, 6)) or {}}
