@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -12,6 +13,7 @@ import requests
 
 from pulsar_relay import answers
 from tests.conditions import WAIT_SECONDS, until
+from tests.relays import RelayProcess
 from tests.talks import Talk
 from tests.test_sse import EventSource, publish
 from tests.valkeys import RealValkey
@@ -274,3 +276,34 @@ def test_a_named_client_that_acknowledges_each_message_sees_each_once_across_wor
         seen += [message["message_id"] for message in messages]
         assert acknowledge(relay, topic, topic=topic, message_id=seen[-1]).status_code == 200
     assert seen == ids
+
+
+# ----------------------------------------------------------------------------------------------- after a kill
+
+
+def test_a_killed_relays_clients_are_not_connected_and_go_on_where_they_acknowledged(
+    tmp_path: Path,
+) -> None:
+    process = RelayProcess(tmp_path).start()
+    try:
+        ids = publish(process, "t", *range(5))  # type: ignore[arg-type]  # it has a url too
+        with Talk(process.ws_url) as talk:
+            talk.subscribe("t", offset="acked", client_id="c")
+            talk.messages(5)
+            talk.ask("ack", "acknowledged", message_id=ids[1])
+            until(lambda: _standing(process)["topics"]["t"]["delivered"] == ids[4], "it is marked")
+            assert _standing(process)["connected"] is True
+            process.kill()
+        process.start()
+        assert _standing(process)["connected"] is False
+        assert _standing(process)["topics"]["t"]["lag_messages"] == 3
+        with Talk(process.ws_url) as talk:
+            assert talk.subscribe("t", offset="acked", client_id="c")["cursors"] == {"t": ids[1]}
+            assert given([talk.hear("message") for _ in range(3)]) == [(2, True), (3, True), (4, True)]
+    finally:
+        process.close()
+
+
+def _standing(process: RelayProcess) -> dict[str, Any]:
+    found: dict[str, Any] = requests.get(f"{process.url}/api/v1/consumers/c", timeout=WAIT_SECONDS).json()
+    return found
