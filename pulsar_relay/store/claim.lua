@@ -18,8 +18,8 @@ if holder ~= ARGV[2] then
     local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
     generation = string.format('%.0f', math.max(now, (tonumber(generation) or 0) + 1))
     redis.call('HSET', KEYS[1], ':claim', generation .. ' ' .. ARGV[2])
-    -- Where the last holder let go nobody is to be told: those before it were. It is only a hint: who does not
-    -- hear it is refused the next acknowledgement.
+    -- Where the last holder let go nobody is to be told: those before it were.
+    -- A hint only: who does not hear it is refused the next acknowledgement.
     if holder ~= '' then
         redis.pcall('PUBLISH', ARGV[4], generation .. ' ' .. ARGV[5])
     end
