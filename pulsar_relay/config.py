@@ -269,6 +269,9 @@ def _unusable_valkey_settings(settings: Settings, origins: Mapping[str, str]) ->
 
 def _unusable_durability(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
     level = settings.storage.durability
+    if settings.uses_embedded_server and settings.storage.identity_file is not None:
+        name = "storage.identity_file"
+        yield f"{name} ({origins[name]}) has no meaning for the embedded server, which has one of its own"
     if level == "replica" and settings.uses_embedded_server:
         yield (
             f"storage.durability: 'replica' ({origins['storage.durability']}) needs replicas, and the "

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import resource
 import secrets
@@ -19,6 +20,7 @@ import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tornado.httpserver import HTTPServer
@@ -38,7 +40,8 @@ from pulsar_relay.store.backing import Backing
 from pulsar_relay.store.client import make_client
 from pulsar_relay.store.embedded import EmbeddedValkey
 from pulsar_relay.store.feed import Feed
-from pulsar_relay.store.probe import Probe
+from pulsar_relay.store.identity import StoreIdentity
+from pulsar_relay.store.probe import Check, Probe
 from pulsar_relay.store.retention import Retention
 from pulsar_relay.store.valkey import ValkeyStore
 from pulsar_relay.web.connections import OpenConnections
@@ -73,20 +76,31 @@ class Ports:
 class Worker:
     """One relay in this process and loop."""
 
-    def __init__(self, settings: Settings, unix_socket: str | None = None) -> None:
+    def __init__(
+        self, settings: Settings, unix_socket: str | None = None, identity_file: Path | None = None
+    ) -> None:
+        """`unix_socket` and `identity_file` are the embedded server's. ConfigError if that file, or the one
+        the settings name, cannot be used.
+        """
         self._settings = settings
         self._name = secrets.token_hex(6)
         valkey = settings.valkey
-        self._client = make_client(valkey, unix_socket, settings.replicas_to_wait_for)
+        self._identity = StoreIdentity(identity_file or settings.storage.identity_file)
+        self._client = make_client(
+            valkey, unix_socket, replicas=settings.replicas_to_wait_for, identity=self._identity
+        )
         self._feed = Feed(self._client, self._name, valkey.command_timeout_seconds)
         self._store = ValkeyStore(self._client, self._feed, self._name, settings.storage)
         self.connections = OpenConnections()
         self.waiters = Waiters()
+        self._cookies = CursorCookie()
+        self._learning: asyncio.Task[None] | None = None
         self._build_relay()
         self._canary = Canary(self.relay, self._client, self._name, PROBE_SECONDS)
         self._backing = Backing(self._client, settings)
-        checks = {
+        checks: dict[str, Check] = {
             "valkey_write": self._store.probe,
+            "store_identity": functools.partial(self._identity.check, self._client.command),
             "durability": self._backing.check_durability,
             "eviction": self._backing.check_eviction,
         }
@@ -118,6 +132,7 @@ class Worker:
         """
         settings = self._settings
         self.relay.start()
+        self._identity.start(self.relay.compare_now)
         try:
             await self._backing.refuse_misfit()
         except StoreError as error:
@@ -126,8 +141,10 @@ class Worker:
         self._probe.start()
         self._canary.start()
         self._retention.start()
-        cookies = CursorCookie(await self._cookie_key())
-        parts = self._front_parts(cookies)
+        if not await self._learn_cookie_key():
+            loop = asyncio.get_running_loop()
+            self._learning = loop.create_task(self._learn_cookie_key_later(), name="cookie key")
+        parts = self._front_parts(self._cookies)
         self.api = api_application(parts)
         api = FrontServer(
             self.api,
@@ -142,14 +159,20 @@ class Worker:
             metrics_port = self._listen(metrics, settings.server.metrics_host, settings.server.metrics_port)
         return Ports(port, metrics_port)
 
-    async def _cookie_key(self) -> str:
-        """From the store, where all workers find the same; the one thing start-up has to wait for."""
-        while True:
-            try:
-                return await self._store.cookie_key()
-            except StoreError as error:
-                logger.warning("store: not there yet (%s), trying again", error.code)
-                await asyncio.sleep(STORE_RETRY_SECONDS)
+    async def _learn_cookie_key(self) -> bool:
+        """From the store, where all workers find the same; False if it cannot be asked now."""
+        try:
+            self._cookies.learn(await self._store.cookie_key())
+        except StoreError as error:
+            logger.warning("store: not there yet (%s), trying again", error.code)
+            return False
+        return True
+
+    async def _learn_cookie_key_later(self) -> None:
+        has_learnt = False
+        while not has_learnt:
+            await asyncio.sleep(STORE_RETRY_SECONDS)
+            has_learnt = await self._learn_cookie_key()
 
     def _front_parts(self, cookies: CursorCookie) -> FrontParts:
         document = apidoc.document(self._settings)
@@ -205,6 +228,8 @@ class Worker:
         for server in self._servers:
             await server.close_all_connections()
         self.relay.stop()
+        if self._learning is not None:
+            self._learning.cancel()
         await self._probe.stop()
         await self._retention.stop()
         await self._feed.stop()
@@ -235,7 +260,7 @@ def max_connections(configured: int) -> int:
 async def serve(settings: Settings) -> None:
     """Run a relay until SIGTERM or SIGINT.
 
-    Raises EmbeddedValkeyError, MisfitError or OSError if it cannot start.
+    Raises EmbeddedValkeyError, ConfigError or OSError if it cannot start.
     """
     embedded = embedded_valkey(settings)
     stopping = asyncio.Event()
@@ -246,15 +271,15 @@ async def serve(settings: Settings) -> None:
         # Valkey may have gigabytes to load: who wants the relay to stop need not wait for that.
         if embedded is not None and not await _is_done_before(stopping, loop.create_task(embedded.start())):
             return
-        await _serve_until(stopping, settings, str(embedded.socket_path) if embedded else None)
+        await _serve_until(stopping, settings, embedded)
     finally:
         if embedded is not None:
             await embedded.stop()
         logger.info("relay: stopped")
 
 
-async def _serve_until(stopping: asyncio.Event, settings: Settings, unix_socket: str | None) -> None:
-    worker = Worker(settings, unix_socket)
+async def _serve_until(stopping: asyncio.Event, settings: Settings, embedded: EmbeddedValkey | None) -> None:
+    worker = Worker(settings, embedded.socket_path, embedded.identity_path) if embedded else Worker(settings)
     try:
         starting = asyncio.get_running_loop().create_task(worker.start())
         if await _is_done_before(stopping, starting):

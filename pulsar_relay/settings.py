@@ -231,6 +231,15 @@ class StorageSettings:
         1,
         "At `storage.durability: replica`, how many replicas must have a message before it is acknowledged.",
     )
+    identity_file: Path | None = setting(
+        FilePath(),
+        None,
+        "File in which the relay remembers which store it knows, over its own restarts: it then refuses an "
+        "external Valkey that has come back empty, or another one, until an operator accepts that "
+        "(`pulsar-relay store accept`). While it runs it remembers in any case, and for the embedded server "
+        "always, in its data directory.",
+        null="the first store met after a start is taken for the right one",
+    )
     persistent_tier_retention_seconds: float = setting(
         Duration("1s", "3650d"),
         24 * 3600.0,

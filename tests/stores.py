@@ -128,7 +128,7 @@ async def open_store(
     if isinstance(where, Proxy):
         settings = replace(settings, host=where.host, port=where.port)
     settings = replace(settings, **(valkey or {}))
-    client = make_client(settings, None if isinstance(where, Proxy) else where, replicas)
+    client = make_client(settings, None if isinstance(where, Proxy) else where, replicas=replicas)
     name = name or secrets.token_hex(6)
     feed = Feed(client, name, settings.command_timeout_seconds)
     store = ValkeyStore(client, feed, name, replace(StorageSettings(), **storage))

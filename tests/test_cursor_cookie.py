@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.stream import MessageId
+from pulsar_relay.errors import RelayError
 from pulsar_relay.web.cursor_cookie import CursorCookie
 
 COOKIE = CursorCookie("k" * 64)
@@ -64,3 +65,13 @@ def test_a_cookie_that_was_changed_reads_as_none(data: st.DataObject) -> None:
     index = data.draw(st.integers(0, len(value) - 1))
     other = data.draw(st.characters(codec="latin-1").filter(lambda character: character != value[index]))
     assert COOKIE.read(value[:index] + other + value[index + 1 :], ["a", "b"]) == {}
+
+
+def test_without_its_key_no_cookie_is_taken_for_a_missing_one() -> None:
+    unlearnt = CursorCookie()
+    with pytest.raises(RelayError) as caught:
+        unlearnt.read(None, ["a"])
+    assert caught.value.code == "store_unavailable"
+    unlearnt.learn("k" * 64)
+    value = COOKIE.update(None, {"a": HIGHEST})
+    assert unlearnt.read(value, ["a"]) == {"a": HIGHEST}

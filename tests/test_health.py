@@ -42,6 +42,7 @@ def test_a_relay_that_can_write_is_ready_and_names_each_leg(relay: RunningWorker
     assert (told["ready"], told["durability"]) == (True, "memory")
     assert {name: check["ok"] for name, check in told["checks"].items()} == {
         "valkey_write": True,
+        "store_identity": True,
         "durability": True,
         "eviction": True,
         "feed": True,

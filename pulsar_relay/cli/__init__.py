@@ -20,6 +20,7 @@ _SUMMARIES: Mapping[str, str] = MappingProxyType(
         "publish": "Publish a message, or many from standard input.",
         "subscribe": "Print messages as they come, or those that are there.",
         "topics": "List topics, look at one, or delete one.",
+        "store": "Look at the store, or go on with another one.",
         "config": "Show or check the configuration.",
     }
 )

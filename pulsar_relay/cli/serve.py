@@ -16,9 +16,9 @@ import click
 from pulsar_relay import logs, server
 from pulsar_relay.cli.listeners import problems
 from pulsar_relay.cli.settings import UnusableError, load_settings, settings_options
+from pulsar_relay.config import ConfigError
 from pulsar_relay.keys import KEYS
 from pulsar_relay.settings import Settings
-from pulsar_relay.store.backing import MisfitError
 from pulsar_relay.store.data_directory import EmbeddedValkeyError
 
 LEFT_AT_ONCE = 130
@@ -51,7 +51,7 @@ def serve(file: Path | None, assignments: Sequence[str], **flags: str | bool | N
             runner.run(_serve(settings))
     except EmbeddedValkeyError as error:
         raise click.ClickException(str(error)) from error
-    except MisfitError as error:
+    except ConfigError as error:
         raise UnusableError(error.problems) from error
     except OSError as error:
         # Somebody may have taken the port meanwhile.

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from actors.ports import StoreError
+from pulsar_relay.config import ConfigError
 from pulsar_relay.settings import Settings
 from pulsar_relay.store.client import Client
 
@@ -21,12 +22,8 @@ CONFIGURED = ("appendfsync", "no-appendfsync-on-rewrite", "min-replicas-to-write
 """What INFO does not tell."""
 
 
-class MisfitError(Exception):
-    """The store's settings do not back the relay's promises; `problems` holds a line with a cure for each."""
-
-    def __init__(self, problems: list[str]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n".join(problems))
+class MisfitError(ConfigError):
+    """The store's settings do not back what the relay's settings promise; each problem has its cure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,22 +65,22 @@ class Backing:
 
     async def refuse_misfit(self) -> None:
         """Raises MisfitError with all that does not fit, StoreError if the store cannot be asked now."""
-        server = await self._ask()
+        server = await self.ask()
         problems = [*self._not_durable(server), *self._evicts(server)]
         if problems:
             raise MisfitError(problems)
 
     async def check_durability(self) -> None:
         """Raises StoreError while the store's settings do not back the durability level."""
-        for problem in self._not_durable(await self._ask()):
+        for problem in self._not_durable(await self.ask()):
             raise StoreError("store_not_durable", problem)
 
     async def check_eviction(self) -> None:
         """Raises StoreError while the store may forget messages."""
-        for problem in self._evicts(await self._ask()):
+        for problem in self._evicts(await self.ask()):
             raise StoreError("store_evicts", problem)
 
-    async def _ask(self) -> ServerSettings:
+    async def ask(self) -> ServerSettings:
         line = self._client.line
         information, configured = await asyncio.gather(
             line.call("INFO", "memory", "persistence", "replication"), self._configured()

@@ -9,6 +9,7 @@ from importlib import resources
 from typing import Any
 
 from pulsar_relay.settings import ValkeySettings
+from pulsar_relay.store.identity import StoreIdentity
 from pulsar_relay.store.line import Line, Lines
 from pulsar_relay.store.link import Endpoint, Word
 from pulsar_relay.store.refusals import ScriptUnknownError
@@ -42,13 +43,21 @@ class Client:
         await self.pages.aclose()
 
 
-def make_client(settings: ValkeySettings, unix_socket: str | None = None, replicas: int = 0) -> Client:
+def make_client(
+    settings: ValkeySettings,
+    unix_socket: str | None = None,
+    *,
+    replicas: int = 0,
+    identity: StoreIdentity | None = None,
+) -> Client:
     """A client for the server the settings name; `unix_socket` (the embedded server's) wins over them.
 
-    With `replicas`, an append counts as done once that many have it.
+    With `replicas`, an append counts as done once that many have it; with an `identity`, nothing is sent to
+    another store than that.
     """
     singles = SINGLE_CONNECTIONS + (1 if replicas else 0)
-    return Client(Endpoint.of(settings, unix_socket), max(1, settings.pool_size - singles), replicas)
+    endpoint = Endpoint.of(settings, unix_socket, identity)
+    return Client(endpoint, max(1, settings.pool_size - singles), replicas)
 
 
 class Script:

@@ -3,6 +3,7 @@
     relay.lock      locked by the relay that owns the directory, as long as it lives; holds its pid
     server.lock     locked by the server, as long as it or a child of it lives, also after the relay's death
     server.json     which process the server is and how it was started
+    store-identity  which store the relay has met here
     valkey.log      the server's own log (and valkey.log.1, the one before)
     valkey.sock     where it listens, unless that path is too long for a socket
     appendonlydir   the data
@@ -70,6 +71,7 @@ class DataDirectory:
         self.socket_path = self.path / "valkey.sock"
         if len(os.fsencode(self.socket_path)) > SOCKET_PATH_BYTES:
             self.socket_path = self._short_socket_path()
+        self.identity_path = self.path / "store-identity"
         self._record_path = self.path / "server.json"
         self._owner_lock: int | None = None
 

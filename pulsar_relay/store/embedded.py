@@ -123,6 +123,11 @@ class EmbeddedValkey:
         return str(self._directory.socket_path)
 
     @property
+    def identity_path(self) -> Path:
+        """Where a relay remembers which store it has met here."""
+        return self._directory.identity_path
+
+    @property
     def is_running(self) -> bool:
         """Whether the process lives. Between two lives, and before `start`, it does not."""
         return self._process is not None and self._process.is_running

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import functools
 import logging
 import socket
 import ssl
@@ -26,6 +27,7 @@ from valkey.exceptions import ValkeyError
 
 from pulsar_relay import __version__
 from pulsar_relay.settings import ValkeySettings
+from pulsar_relay.store.identity import StoreIdentity
 from pulsar_relay.store.refusals import ANSWERS, TOO_MANY_CLIENTS, crowded, refusal, unreachable
 
 logger = logging.getLogger(__name__)
@@ -55,15 +57,24 @@ class _TlsConnection(SSLConnection):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where Valkey is, how to get in, and how long to wait for it."""
+    """Where Valkey is, how to get in, and how long to wait for it.
+
+    With an `identity`, a connection is opened only to the store that has it.
+    """
 
     connection_class: type[AbstractConnection]
     connect_timeout_seconds: float
     command_timeout_seconds: float
     arguments: dict[str, Any] = field(repr=False)
+    identity: StoreIdentity | None = None
 
     @classmethod
-    def of(cls, settings: ValkeySettings, unix_socket: str | None = None) -> Endpoint:
+    def of(
+        cls,
+        settings: ValkeySettings,
+        unix_socket: str | None = None,
+        identity: StoreIdentity | None = None,
+    ) -> Endpoint:
         """The endpoint the settings name; `unix_socket` (the embedded server's) wins over them."""
         arguments: dict[str, Any] = {
             "db": settings.db,
@@ -92,7 +103,9 @@ class Endpoint:
             if settings.tls:
                 kind = _TlsConnection
                 arguments["tls"] = ssl.create_default_context(cafile=settings.tls_ca)
-        return cls(kind, settings.connect_timeout_seconds, settings.command_timeout_seconds, arguments)
+        return cls(
+            kind, settings.connect_timeout_seconds, settings.command_timeout_seconds, arguments, identity
+        )
 
     async def greeting(self) -> str:
         """What the server says on a new connection before it is asked anything; nothing, if all is well.
@@ -138,11 +151,16 @@ class Link:
     async def open(
         cls, endpoint: Endpoint, on_reply: Callable[[Any], None], on_lost: Callable[[], None]
     ) -> Link:
-        """Connect and authenticate; StoreError (with a known outcome) if that fails or takes too long."""
+        """Connect, authenticate, and see that it is the right store; StoreError (with a known outcome) if
+        that fails or takes too long.
+        """
         connection = endpoint.connection_class(**endpoint.arguments)
+        identity = endpoint.identity
         try:
             async with asyncio.timeout(endpoint.connect_timeout_seconds):
                 await connection.connect()
+                if identity is not None:
+                    await identity.admit(functools.partial(_ask, connection))
         except (ValkeyError, OSError) as error:
             await _abandon(connection)
             told = unreachable(error)
@@ -152,7 +170,10 @@ class Link:
         except BaseException:
             await _abandon(connection)
             raise
-        return cls(connection, on_reply, on_lost)
+        link = cls(connection, on_reply, on_lost)
+        if identity is not None:
+            identity.watch(link)
+        return link
 
     @property
     def untaken_bytes(self) -> int:
@@ -174,6 +195,10 @@ class Link:
         # Not by cancelling the reader: one that had no time to begin would not clean up.
         self._transport.abort()
 
+    def sever(self) -> None:
+        """End it at once, as if the connection had been lost: `on_lost` will be called."""
+        self._transport.abort()
+
     async def wait_closed(self) -> None:
         """Returns when nothing of it is left."""
         await asyncio.wait([self._reader])
@@ -193,6 +218,15 @@ class Link:
             self._transport.abort()
             self._on_lost()
             await _abandon(self._connection)
+
+
+async def _ask(connection: AbstractConnection, *words: Word) -> Any:
+    """One command on a connection that is not a link yet; StoreError where Valkey refuses it."""
+    await connection.send_command(*words)
+    try:
+        return await connection.read_response(disconnect_on_error=False)
+    except ANSWERS as error:
+        raise refusal(error) from error
 
 
 def _ignore(*_: object) -> None:

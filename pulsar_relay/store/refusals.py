@@ -61,6 +61,8 @@ ANSWERS: tuple[type[Exception], ...] = (
 LOGGED_CHARACTERS = 120
 DENIED_IN_SCRIPT = "ACL failure in script"
 WAIT_ON_REPLICA = "WAIT cannot be used with replica instances"
+STORE_EMPTY = "store_empty"
+STORE_FOREIGN = "store_foreign"
 TOO_MANY_CLIENTS = "max number of clients reached"
 
 CODES = frozenset(
@@ -68,6 +70,7 @@ CODES = frozenset(
         *_CODES.values(),
         *_DEPOSED.values(),
         *dict(_KINDS).values(),
+        *(STORE_EMPTY, STORE_FOREIGN),
         *("store_crowded", "store_error", "store_not_replicated", "store_unavailable", "overloaded"),
     }
 )

@@ -14,6 +14,7 @@ import hmac
 from collections.abc import Mapping, Sequence
 
 from actors.stream import MessageId
+from pulsar_relay.errors import RelayError
 
 _SIGNATURE_BYTES = 12
 _MOST_TOPICS = 64
@@ -23,11 +24,16 @@ dropped first.
 
 
 class CursorCookie:
-    """Writes and reads the cookie's value. All workers share `key`."""
+    """Writes and reads the cookie's value. All workers share a key, which has to be learnt from the store;
+    until then every method raises RelayError, since a cookie that cannot be read is not a missing one.
+    """
 
     name = "relay_cursor"
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str | None = None) -> None:
+        self._key = key.encode("ascii") if key else None
+
+    def learn(self, key: str) -> None:
         self._key = key.encode("ascii")
 
     def update(self, value: str | None, cursors: Mapping[str, MessageId]) -> str:
@@ -51,6 +57,8 @@ class CursorCookie:
         }
 
     def _positions(self, value: str | None) -> dict[str, str]:
+        if self._key is None:
+            raise RelayError("store_unavailable")
         text, _, signature = (value or "").rpartition(".")
         if not text or not hmac.compare_digest(
             signature.encode("utf-8", "replace"), self._sign(text).encode()
@@ -59,6 +67,7 @@ class CursorCookie:
         return dict(part.split(":", 1) for part in text.split("."))
 
     def _sign(self, text: str) -> str:
+        assert self._key is not None
         digest = hmac.new(self._key, text.encode("utf-8", "surrogateescape"), hashlib.sha256).digest()
         return base64.urlsafe_b64encode(digest[:_SIGNATURE_BYTES]).decode("ascii")
 

@@ -1,0 +1,132 @@
+"""`store show` and `store accept`: which store Valkey holds, and whether relays may go on with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+from actors.ports import StoreError
+from pulsar_relay.cli.settings import load_settings, settings_options
+from pulsar_relay.errors import ERRORS
+from pulsar_relay.server import embedded_valkey
+from pulsar_relay.settings import Settings
+from pulsar_relay.store.backing import Backing, MisfitError
+from pulsar_relay.store.client import Client, make_client
+from pulsar_relay.store.data_directory import DataDirectoryInUseError, EmbeddedValkeyError
+from pulsar_relay.store.identity import ID_FORM, identity_of
+from pulsar_relay.store.identity import accept as accept_store
+
+T = TypeVar("T")
+
+
+@click.group()
+def store() -> None:
+    """Look at the store, or let relays go on with one that is not the one they know. Takes the options of
+    `serve`: the store is the configured Valkey, or the embedded server's.
+    """
+
+
+@store.command()
+@settings_options
+def show(file: Path | None, assignments: Sequence[str], **flags: str | bool | None) -> None:
+    """Print which store it is, whose place it has taken, and how it keeps what is acknowledged."""
+    settings = load_settings(file, assignments, flags).settings
+
+    async def rows(client: Client) -> list[tuple[str, str]]:
+        return [row async for row in _rows(client, settings)]
+
+    for name, value in _with_store(settings, rows):
+        click.echo(f"{name:24}  {value}")
+
+
+@store.command()
+@click.argument("known", metavar="ID")
+@settings_options
+def accept(known: str, file: Path | None, assignments: Sequence[str], **flags: str | bool | None) -> None:
+    """Have the store there is take the place of the store ID, which relays remember and miss: their log names
+    it. They go on by themselves, and tell subscribers that messages are missing.
+
+    \b
+    Examples:
+      pulsar-relay store accept 0b5f1c2d3e4f5a6b7c8d9e0f
+      pulsar-relay store accept 0b5f1c2d3e4f5a6b7c8d9e0f --valkey-host valkey.internal
+    """
+    if not ID_FORM.fullmatch(known):
+        raise click.BadParameter("is not the id of a store; copy it from the relay's log", param_hint="ID")
+    settings = load_settings(file, assignments, flags).settings
+    try:
+        found = _with_store(settings, lambda client: accept_store(client.command, known))
+    except ValueError as error:
+        click.echo(str(error))
+        return
+    click.echo(f"store {found} has taken the place of {known}; relays that know {known} go on with it")
+
+
+async def _rows(client: Client, settings: Settings) -> AsyncIterator[tuple[str, str]]:
+    identity = await identity_of(client.command)
+    yield "identity", identity.id or "none"
+    for known, since in identity.succeeds.items():
+        yield "has the place of", f"{known} since {since}"
+    backing = Backing(client, settings)
+    server = await backing.ask()
+    yield "durability", settings.storage.durability
+    yield "append-only file", "on" if server.has_append_only_file else "off"
+    yield "appendfsync", server.appendfsync or "unknown"
+    yield "maxmemory-policy", server.eviction_policy or "unknown"
+    yield "replicas", str(server.replicas)
+    for problem in await _problems(backing):
+        yield "problem", problem
+
+
+async def _problems(backing: Backing) -> Sequence[str]:
+    try:
+        await backing.refuse_misfit()
+    except MisfitError as error:
+        return error.problems
+    return ()
+
+
+def _with_store(settings: Settings, work: Callable[[Client], Awaitable[T]]) -> T:
+    async def run() -> T:
+        async with _unix_socket(settings) as unix_socket:
+            client = make_client(settings.valkey, unix_socket)
+            try:
+                return await work(client)
+            finally:
+                await client.aclose()
+
+    try:
+        return asyncio.run(run())
+    except StoreError as error:
+        raise click.ClickException(f"{error.code}: {ERRORS[error.code].message}") from error
+    except EmbeddedValkeyError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@asynccontextmanager
+async def _unix_socket(settings: Settings) -> AsyncIterator[str | None]:
+    """Where the embedded server listens, run for the time being unless a relay runs it; None: an external
+    one.
+    """
+    embedded = embedded_valkey(settings)
+    if embedded is None:
+        yield None
+        return
+    if not settings.embedded.data_dir.is_dir():
+        raise EmbeddedValkeyError(
+            f"there is no store in {settings.embedded.data_dir}: set `embedded.data_dir`, or `valkey.host`"
+        )
+    try:
+        await embedded.start()
+    except DataDirectoryInUseError:
+        yield embedded.socket_path
+        return
+    try:
+        yield embedded.socket_path
+    finally:
+        await embedded.stop()
