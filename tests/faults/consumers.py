@@ -30,8 +30,14 @@ AGAIN_SECONDS = 0.05
 POLL_SECONDS = 2.0
 SILENCE_SECONDS = 30.0
 """A connection that says nothing for so long, no ping and no comment, is given up."""
+ACKNOWLEDGED_EVERY = 5
+"""Messages of a topic."""
 LINGER_SECONDS = 0.2
 """How long consumers that have everything are still listened to: nothing more may come."""
+
+
+class RefusedError(Exception):
+    """The relay answered a subscription with an error, whose code this is."""
 
 
 class ConsumersPlan(msgspec.Struct, kw_only=True):
@@ -59,7 +65,7 @@ class Consumer(ABC):
         while True:
             try:
                 cause, reason = await self._session(self._plan.relays[self._relay])
-            except (OSError, UnsentError, LostError, InvalidHandshake) as error:
+            except (OSError, UnsentError, LostError, InvalidHandshake, RefusedError) as error:
                 cause, reason = type(error).__name__, str(error)
             if cause:
                 relay = self._plan.relays[self._relay]
@@ -105,13 +111,13 @@ class StayingSocket(Consumer):
         async with connect(
             address, max_size=None, open_timeout=5, ping_interval=None, close_timeout=0
         ) as socket:
-            self._attached(self._cursors)
-            subscribe = {"type": "subscribe", "topics": self._plan.topics, "offset": self._cursors}
-            await socket.send(json.dumps(subscribe))
+            await socket.send(json.dumps({"type": "subscribe", "topics": self._plan.topics, **self._place()}))
             try:
                 async with asyncio.timeout(self.stay_seconds):
                     while True:
-                        self._frame(json.loads(await socket.recv()))
+                        answer = self._frame(json.loads(await socket.recv()))
+                        if answer is not None:
+                            await socket.send(json.dumps(answer))
             except TimeoutError:
                 socket.transport.abort()
                 return "moves on", ""
@@ -119,11 +125,20 @@ class StayingSocket(Consumer):
                 received = closed.rcvd
                 return (str(received.code), received.reason) if received else ("lost", "")
 
-    def _frame(self, frame: Mapping[str, Any]) -> None:
+    def _place(self) -> Mapping[str, object]:
+        """Where the subscription begins."""
+        self._attached(self._cursors)
+        return {"offset": self._cursors}
+
+    def _frame(self, frame: Mapping[str, Any]) -> Mapping[str, object] | None:
+        """Take a frame; returns the answer to it if it has one. Raises RefusedError."""
+        if frame["type"] == "error":
+            raise RefusedError(frame["code"])
         if frame["type"] == "subscribed":
             self.is_ready.set()
         else:
             self._took(frame)
+        return None
 
 
 class ReturningSocket(StayingSocket):
@@ -132,6 +147,43 @@ class ReturningSocket(StayingSocket):
     def __init__(self, name: str, first: int, plan: ConsumersPlan, log: Log) -> None:
         super().__init__(name, first, plan, log)
         self.stay_seconds = plan.stay_seconds
+
+
+class NamedSocket(ReturningSocket):
+    """Has its place kept by the relay: acknowledges some of what it gets, and comes back to there."""
+
+    def __init__(self, name: str, first: int, plan: ConsumersPlan, log: Log) -> None:
+        super().__init__(name, first, plan, log)
+        self._acknowledged: dict[str, str] = {}
+        self._unacknowledged = dict.fromkeys(plan.topics, 0)
+
+    def _place(self) -> Mapping[str, object]:
+        offset = {
+            topic: "acked" if topic in self._acknowledged else "earliest" for topic in self._plan.topics
+        }
+        return {"client_id": self._name, "offset": offset}
+
+    def _frame(self, frame: Mapping[str, Any]) -> Mapping[str, object] | None:
+        if frame["type"] == "subscribed":
+            # What it was told to be acknowledged must not come again, wherever the relay begins.
+            told = {topic: self._acknowledged.get(topic, "0-0") for topic in self._plan.topics}
+            begun = frame["cursors"]
+            self._attached({topic: max(told[topic], begun[topic], key=place) for topic in self._plan.topics})
+        elif frame["type"] == "acknowledged":
+            self._acknowledged[frame["topic"]] = frame["message_id"]
+            return None
+        elif frame["type"] == "error" and "ref" in frame:
+            # An acknowledgement that was not stored: what it was for comes again, or the next one is.
+            return None
+        super()._frame(frame)
+        return self._acknowledgement(frame["topic"]) if frame["type"] == "message" else None
+
+    def _acknowledgement(self, topic: str) -> Mapping[str, object] | None:
+        self._unacknowledged[topic] += 1
+        if self._unacknowledged[topic] < ACKNOWLEDGED_EVERY:
+            return None
+        self._unacknowledged[topic] = 0
+        return {"type": "ack", "topic": topic, "message_id": self._cursors[topic], "ref": "ack"}
 
 
 class EventStream(Consumer):
@@ -238,6 +290,7 @@ class CookiePoll(Poll):
 KINDS: Mapping[str, type[Consumer]] = {
     "socket": StayingSocket,
     "returning": ReturningSocket,
+    "named": NamedSocket,
     "events": EventStream,
     "poll": Poll,
     "cookie": CookiePoll,

@@ -39,7 +39,7 @@ from tests.valkeys import TIMEOUT_SCALE, RealValkey
 START_SECONDS = 30 * TIMEOUT_SCALE
 DRAIN_SECONDS = 10 * TIMEOUT_SCALE
 """How long consumers have to catch up after the last message was acknowledged."""
-CONSUMERS = ("socket", "socket", "returning", "returning", "events", "poll", "poll", "cookie")
+CONSUMERS = ("socket", "socket", "returning", "returning", "named", "events", "poll", "cookie")
 SHOWN_ANOMALIES = 20
 
 
