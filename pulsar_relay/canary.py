@@ -54,7 +54,8 @@ class Canary:
             f"{worker}canary",
             max_messages_per_topic=KEPT_MESSAGES,
             idempotency_window_seconds=1.0,
-            publish_deadline_seconds=DEADLINE_SECONDS,
+            # Sooner than the canary's own: a store that is away is told as that.
+            publish_deadline_seconds=DEADLINE_SECONDS / 2,
             lists_topics=False,
         )
         self._interval_seconds = interval_seconds
