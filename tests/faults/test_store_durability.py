@@ -118,7 +118,7 @@ def test_a_disk_that_fails_to_sync_refuses_writes_at_once_until_the_log_is_rewri
         until(lambda: publisher.post("during").status != 201, "the store refuses writes")
         talk.messages(len(publisher.acknowledged))
         answer = publisher.post("refused", key="refused")
-        assert (answer.status, answer.code, answer.retry_after) == (503, "store_read_only", "1")
+        assert (answer.status, answer.code, answer.retry_after) == (503, "store_disk_failed", "1")
         assert answer.seconds < REFUSED_SECONDS
         assert list(read_back(relay.url, topic)) == list(publisher.acknowledged)
         until(lambda: not readiness(relay.url)[0], "the relay is not ready")
