@@ -213,6 +213,11 @@ class Load:
         assert self._consumers.answer() == "drained"
         self.history = History.of(self._records())
         verdict = judge(self.history, cuts=cuts, wipes=wipes, trimmed=trimmed)
+        print(  # noqa: T201  # for `pytest -rP`, and with a failure
+            f"{verdict.acknowledged} acknowledged, {verdict.longest_without_ok:.3f} s without one, "
+            f"{verdict.largest_lag:.3f} s of lag, {verdict.most_attempts} attempts, "
+            f"{len(verdict.notices)} notices"
+        )
         found = [anomaly for anomaly in verdict.anomalies if anomaly.kind not in allowed]
         assert not found, self._shown("anomalies", found)
         notices = [] if allows_notices else verdict.notices

@@ -56,7 +56,8 @@ def test_one_relay_of_two_cannot_reach_valkey(
         else:
             proxy.refuse()
             proxy.reset()
-        load.last(5)
+        # Longer than a publish waits: those at this relay are answered 503.
+        load.last(6)
         proxy.heal()
         # The producers have gone to the other relay, and stay there.
         load.wait_until(lambda: _publishes(relays[0]), "an acknowledgement by the healed relay", BACK_SECONDS)
