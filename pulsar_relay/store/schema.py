@@ -20,16 +20,16 @@
 | `relay:clients`                     | channel | announces claims: `<generation> <client id>`               |
 | `user-data:identity`                | hash    | id: which store this is                                    |
 |                                     |         | succeeds:<id>: whose place it has taken, and since when    |
+| `user-data:cookie-key`              | string  | key that signs the cursor cookies, shared by all workers   |
 | `relay:topics`                      | zset    | names of all topics, with score 0: in alphabetical order   |
 | `relay:retention`                   | string  | which worker trims the topics nobody has open              |
-| `relay:cookie-key`                  | string  | key that signs the cursor cookies, shared by all workers   |
 | `relay:probe:<worker>`              | string  | what the readiness probe wrote last                        |
 
 A worker's canaries have a topic of their own, `~canary-<worker>`, whose keys expire soon after the worker.
 Strings other than the cookie key expire, and so do the hash of a named client and the meta hash of a deleted
 topic. A name that is not spoken for has a claim without a worker.
-The identity's name begins with `user` because test harnesses of today's clients delete every key that does
-not, under a live relay: topics are then to be made anew, and the store is still the same.
+Two names begin with `user` because test harnesses of today's clients delete every key that does not, under a
+live relay: topics are then to be made anew, the store is still the same, and cookies still tell a place.
 The braces make a topic's keys share the slot of its stream in a cluster; its name has no brace and no colon.
 An entry without `prev` was written by another server, or by hand; such entries may carry a `timestamp`.
 """
@@ -43,7 +43,7 @@ IDENTITY = "user-data:identity"
 IDENTITY_ID = "id"
 IDENTITY_SUCCEEDS = "succeeds:"
 CANARY = "~canary-"
-COOKIE_KEY = "relay:cookie-key"
+COOKIE_KEY = "user-data:cookie-key"
 RETENTION_LEASE = "relay:retention"
 CONSUMERS = "relay:consumers"
 CLAIMS = "relay:clients"
