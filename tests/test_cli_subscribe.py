@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import requests
 
 from tests.commands import COMMAND_SECONDS, CommandLine, refusal
 from tests.relays import RelayProcess, command, environment
@@ -290,3 +291,54 @@ def test_a_reader_that_pauses_loses_nothing(command_line: CommandLine, topic: st
         numbers += [json.loads(line)["payload"]["number"] for line in process.stdout]
         assert process.wait(COMMAND_SECONDS) == 0
     assert numbers[:count] == list(range(count))
+
+
+# ----------------------------------------------------------------------------------------------- under a name
+
+
+def _acknowledged(command_line: CommandLine, client_id: str, topic: str) -> str | None:
+    url = f"{command_line.url}/api/v1/consumers/{client_id}"
+    found = requests.get(url, timeout=COMMAND_SECONDS).json().get("topics", {})
+    cursor: str | None = found.get(topic, {}).get("cursor")
+    return cursor
+
+
+def test_under_a_name_it_goes_on_where_it_ended_on_any_transport(
+    command_line: CommandLine, topic: str
+) -> None:
+    ids = _publish(command_line, topic, *range(9))
+    options = ("--client-id", topic, "--no-follow")
+    printed = []
+    for name in TRANSPORTS:
+        done = command_line.run("subscribe", topic, *options, "--count", "2", "--transport", name)
+        assert (done.code, done.errors) == (0, "")
+        printed += done.lines
+    rest = command_line.run("subscribe", topic, *options)
+    assert [item["message_id"] for item in printed + rest.lines] == ids
+    again = command_line.run("subscribe", topic, *options)
+    assert (again.code, again.output) == (0, b"")
+
+
+def test_under_a_name_it_may_begin_elsewhere(command_line: CommandLine, topic: str, transport: str) -> None:
+    _publish(command_line, topic, 1, 2)
+    options = ("--client-id", topic, "--no-follow", "--payload-only", "--transport", transport)
+    assert command_line.run("subscribe", topic, *options).output == b"1\n2\n"
+    assert command_line.run("subscribe", topic, "--since", "earliest", *options).output == b"1\n2\n"
+
+
+def test_who_is_taken_over_ends_and_says_why(command_line: CommandLine, topic: str, transport: str) -> None:
+    (first,) = _publish(command_line, topic, 1)
+    name = ("subscribe", topic, "--client-id", topic)
+    with command_line.start(*name, "--transport", transport) as older:
+        # It acknowledges by itself what it has printed.
+        older.wait_until(lambda: _acknowledged(command_line, topic, topic) == first)
+        assert len(older.lines) == 1
+        done = command_line.run(*name, "--no-follow")
+        assert (done.code, done.output) == (0, b"")
+        assert older.wait() == 1
+        assert b"client_id" in b"".join(older.errors)
+
+
+@pytest.mark.parametrize("client_id", ["", "x" * 256])
+def test_a_name_no_client_can_have_is_refused(client_id: str) -> None:
+    assert "--client-id" in refusal("subscribe", "t", "--client-id", client_id)

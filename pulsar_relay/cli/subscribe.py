@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from pulsar_relay.cli.connection import FailedError, interrupted, topic_names, url_option
+from pulsar_relay.client.acknowledger import Acknowledger
 from pulsar_relay.client.address import Address
 from pulsar_relay.client.backoff import Backoff
 from pulsar_relay.client.catching_up import CatchingUp
@@ -21,8 +22,9 @@ from pulsar_relay.client.errors import ClientError
 from pulsar_relay.client.event_stream import EventTransport
 from pulsar_relay.client.frames import MessageFrame, NoticeFrame, one_line
 from pulsar_relay.client.http import HttpClient
-from pulsar_relay.client.reader import EARLIEST, LATEST, Reader
+from pulsar_relay.client.reader import ACKED, EARLIEST, LATEST, Reader
 from pulsar_relay.client.transports import PollTransport, Transport, WebSocketTransport
+from pulsar_relay.schemas import CLIENT_ID_MAX_LENGTH
 
 
 @click.command()
@@ -32,7 +34,14 @@ from pulsar_relay.client.transports import PollTransport, Transport, WebSocketTr
     multiple=True,
     metavar="earliest|latest|ID",
     help="Where to begin: with the oldest message kept, with the next one, or after the message ID. "
-    "TOPIC=... says it for one topic. May be repeated.  [default: latest; with --no-follow earliest]",
+    "TOPIC=... says it for one topic. May be repeated.  [default: latest; with --no-follow earliest; with "
+    "--client-id after the last message acknowledged]",
+)
+@click.option(
+    "--client-id",
+    metavar="NAME",
+    help="Read under this name: acknowledge what is printed, and begin where it was acknowledged last. Who "
+    "reads under the same name is ended.",
 )
 @click.option(
     "--transport",
@@ -53,6 +62,7 @@ from pulsar_relay.client.transports import PollTransport, Transport, WebSocketTr
 def subscribe(
     topics: Sequence[str],
     since: Sequence[str],
+    client_id: str | None,
     transport: str,
     count: int | None,
     address: Address,
@@ -71,9 +81,13 @@ def subscribe(
       pulsar-relay subscribe jobs
       pulsar-relay subscribe jobs results --since earliest --since results=1700000000000-0
       pulsar-relay subscribe jobs --since earliest --no-follow --payload-only > jobs.ndjson
+      pulsar-relay subscribe jobs --client-id nightly --no-follow >> jobs.ndjson
     """
-    since_of = _places(topics, since, LATEST if follow else EARLIEST)
-    subscription = _Subscription(address, transport, since_of, count, payload_only=payload_only)
+    if client_id is not None and not 1 <= len(client_id) <= CLIENT_ID_MAX_LENGTH:
+        raise click.UsageError(f"--client-id must be 1 to {CLIENT_ID_MAX_LENGTH} characters")
+    default = ACKED if client_id is not None else LATEST if follow else EARLIEST
+    since_of = _places(topics, since, default)
+    subscription = _Subscription(address, transport, since_of, client_id, count, payload_only=payload_only)
     try:
         asyncio.run(subscription.run(follows=follow))
     except ClientError as error:
@@ -101,6 +115,7 @@ class _Subscription:
         address: Address,
         transport: str,
         since: Mapping[str, str],
+        client_id: str | None,
         count: int | None,
         *,
         payload_only: bool,
@@ -108,6 +123,8 @@ class _Subscription:
         self._address = address
         self._transport = transport
         self._since = since
+        self._client_id = client_id
+        self._acknowledger: Acknowledger | None = None
         self._left = count
         self._payload_only = payload_only
         self._catching_up: CatchingUp | None = None
@@ -116,12 +133,25 @@ class _Subscription:
         """Raises ClientError."""
         http = HttpClient(self._address)
         try:
-            await _first_of(self._read(http, follows=follows), _end_of_interest())
+            await self._read_until_enough(http, follows=follows)
         except BrokenPipeError:
             pass
         finally:
             http.close()
             _flush_standard_output()
+
+    async def _read_until_enough(self, http: HttpClient, *, follows: bool) -> None:
+        if self._client_id is None:
+            await _first_of(self._read(http, follows=follows), _end_of_interest())
+            return
+        acknowledger = self._acknowledger = Acknowledger(
+            http, self._client_id, backoff=Backoff(), on_interruption=interrupted
+        )
+        try:
+            await _first_of(self._read(http, follows=follows), _end_of_interest(), acknowledger.run())
+        finally:
+            # Also what was printed before something failed.
+            await acknowledger.finish()
 
     async def _read(self, http: HttpClient, *, follows: bool) -> None:
         reader = Reader(
@@ -136,10 +166,10 @@ class _Subscription:
 
     def _make_transport(self, http: HttpClient) -> Transport:
         if self._transport == "ws":
-            return WebSocketTransport(self._address)
+            return WebSocketTransport(self._address, self._client_id)
         if self._transport == "sse":
-            return EventTransport(self._address)
-        return PollTransport(http)
+            return EventTransport(self._address, self._client_id)
+        return PollTransport(http, self._client_id)
 
     async def _print_all(self, reader: Reader) -> None:
         async with aclosing(reader.frames()) as frames:
@@ -157,6 +187,8 @@ class _Subscription:
         sys.stdout.buffer.flush()
         if self._left is not None:
             self._left -= 1
+        if self._acknowledger is not None:
+            self._acknowledger.note(message.topic, message.message_id)
         if self._catching_up is not None:
             self._catching_up.note(message)
 

@@ -56,3 +56,7 @@ class Address:
 
 def topic_path(topic: str) -> str:
     return f"/api/v1/topics/{quote(topic, safe='')}"
+
+
+def consumer_path(client_id: str) -> str:
+    return f"/api/v1/consumers/{quote(client_id, safe='')}"

@@ -49,13 +49,19 @@ class EventParser:
 class EventTransport:
     """GET /api/v1/stream. Tornado's HTTP client cannot leave a response half read, its connection can."""
 
-    def __init__(self, address: Address, silence_seconds: float = SILENCE_SECONDS) -> None:
+    def __init__(
+        self, address: Address, client_id: str | None = None, silence_seconds: float = SILENCE_SECONDS
+    ) -> None:
         self._address = address
+        self._client_id = client_id
         self._silence_seconds = silence_seconds
 
     async def frames(self, cursors: Mapping[str, str], epochs: Mapping[str, str]) -> AsyncGenerator[Frame]:
         since = ",".join(f"{topic}:{cursor}" for topic, cursor in cursors.items())
-        target = self._address.target("/api/v1/stream", {"topics": ",".join(cursors), "since": since})
+        query = {"topics": ",".join(cursors), "since": since}
+        if self._client_id is not None:
+            query["client_id"] = self._client_id
+        target = self._address.target("/api/v1/stream", query)
         parser = EventParser()
         stream = await self._connect()
         try:

@@ -13,10 +13,13 @@ from pulsar_relay.client.transports import Transport
 
 EARLIEST = "earliest"
 LATEST = "latest"
+ACKED = "acked"
 
 
 class Reader:
-    """Reads from `since` on: topic to message id, `earliest` or `latest`. `cursors` is where it stands.
+    """Reads from `since` on: topic to message id, `earliest`, `latest` or, under a name, `acked`.
+
+    `cursors` is where it stands.
 
     `on_interruption` is told of each broken connection and the seconds until the next try.
     """

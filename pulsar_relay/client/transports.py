@@ -19,7 +19,7 @@ from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import WebSocketClosedError, WebSocketError, websocket_connect
 
 from pulsar_relay.client.address import Address
-from pulsar_relay.client.errors import LostError, NotARelayError
+from pulsar_relay.client.errors import ClientError, LostError, NotARelayError, RefusedError
 from pulsar_relay.client.event_stream import EventTransport as EventTransport
 from pulsar_relay.client.frames import Frame, PositionFrame, read_frame, read_poll
 from pulsar_relay.client.http import CONNECT_SECONDS, USER_AGENT, HttpClient, failure, refusal
@@ -30,6 +30,8 @@ FIRST_POLL_SECONDS = 1
 POLL_SECONDS = 30
 POLL_MARGIN_SECONDS = 15.0
 POLL_MESSAGES = 1000
+TAKEN_OVER = 4003
+"""The close code for who must not come back."""
 FRAME_MAX_BYTES = 1024 * 1024 * 1024
 
 
@@ -38,8 +40,9 @@ class Transport(Protocol):
 
 
 class WebSocketTransport:
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, client_id: str | None = None) -> None:
         self._address = address
+        self._client_id = client_id
 
     async def frames(self, cursors: Mapping[str, str], epochs: Mapping[str, str]) -> AsyncGenerator[Frame]:
         request = HTTPRequest(
@@ -64,7 +67,7 @@ class WebSocketTransport:
             raise failure(self._address, error) from error
         try:
             with suppress(WebSocketClosedError):
-                await connection.write_message(_subscribe_frame(cursors, epochs))
+                await connection.write_message(_subscribe_frame(cursors, epochs, self._client_id))
             while (text := await connection.read_message()) is not None:
                 frame = read_frame(text if isinstance(text, bytes) else text.encode())
                 if frame is not None:
@@ -74,13 +77,22 @@ class WebSocketTransport:
             connection.close()
 
 
-def _subscribe_frame(cursors: Mapping[str, str], epochs: Mapping[str, str]) -> str:
-    frame = {"type": "subscribe", "topics": list(cursors), "offset": dict(cursors), "epochs": dict(epochs)}
+def _subscribe_frame(cursors: Mapping[str, str], epochs: Mapping[str, str], client_id: str | None) -> str:
+    frame = {
+        "type": "subscribe",
+        "topics": list(cursors),
+        "offset": dict(cursors),
+        "epochs": dict(epochs),
+        "client_id": client_id,
+    }
     return json.dumps(frame)
 
 
-def closed(code: int | None, reason: str | None) -> LostError:
+def closed(code: int | None, reason: str | None) -> ClientError:
     """What the end of a WebSocket means; a relay that stops says when to come back."""
+    if code == TAKEN_OVER:
+        message = "another connection presented the same client_id."
+        return RefusedError("taken_over", message, is_retryable=False)
     words = " ".join(str(word) for word in (code, reason) if word)
     hint = re.search(r"; retry_ms=(\d+)$", reason or "", re.ASCII)
     return LostError(
@@ -90,24 +102,36 @@ def closed(code: int | None, reason: str | None) -> LostError:
 
 
 class PollTransport:
-    def __init__(self, http: HttpClient) -> None:
+    def __init__(self, http: HttpClient, client_id: str | None = None) -> None:
         self._http = http
+        self._client_id = client_id
 
     async def frames(self, cursors: Mapping[str, str], epochs: Mapping[str, str]) -> AsyncGenerator[Frame]:
         since = dict(cursors)
         # The first is short: it tells soon that the relay accepts, and where "latest" is.
         for wait_seconds in chain([FIRST_POLL_SECONDS], repeat(POLL_SECONDS)):
-            for frame in await poll(self._http, since, wait_seconds=wait_seconds):
+            for frame in await poll(self._http, since, wait_seconds=wait_seconds, client_id=self._client_id):
                 yield frame
                 if isinstance(frame, PositionFrame):
                     since.update(frame.cursors)
 
 
 async def poll(
-    http: HttpClient, since: Mapping[str, str], *, wait_seconds: float, limit: int = POLL_MESSAGES
+    http: HttpClient,
+    since: Mapping[str, str],
+    *,
+    wait_seconds: float,
+    client_id: str | None = None,
+    limit: int = POLL_MESSAGES,
 ) -> list[Frame]:
     """One long-poll: what is there after `since`, or what comes within `wait_seconds`. Raises ClientError."""
-    body = {"topics": list(since), "since": dict(since), "timeout": wait_seconds, "limit": limit}
+    body = {
+        "topics": list(since),
+        "since": dict(since),
+        "timeout": wait_seconds,
+        "limit": limit,
+        "client_id": client_id,
+    }
     answer = await http.request(
         "POST",
         http.address.url("/messages/poll"),
