@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 import requests
+import valkey as valkey_client
 from websockets.sync.client import ClientConnection, connect
 
 from actors.ports import StoreError
@@ -397,6 +400,25 @@ def test_an_embedded_server_that_lost_its_files_is_not_filled_anew_and_the_logge
     shown = line.run("store", "show", *where).text
     assert known in shown
     assert "everysec" in shown
+
+
+def test_an_embedded_server_whose_directory_was_emptied_under_it_is_not_filled_anew(
+    make_relay_process: Callable[..., RelayProcess],
+) -> None:
+    relay = make_relay_process().start()
+    message = {"topic": "t", "payload": 1}
+    assert requests.post(f"{relay.url}/api/v1/messages", json=message, timeout=10).status_code == 201
+    file = relay.data_dir / "store-identity"
+    known = file.read_text().strip()
+    file.unlink()
+    shutil.rmtree(relay.data_dir / "appendonlydir")
+    os.kill(int(json.loads((relay.data_dir / "server.json").read_text())["pid"]), signal.SIGKILL)
+    _wait(lambda: _checks(relay.url)["store_identity"] == "store_empty")
+    refused = requests.post(f"{relay.url}/api/v1/messages", json=message, timeout=10)
+    assert (refused.status_code, refused.json()["error"]) == (503, "store_empty")
+    assert [text for text in relay.messages if text.endswith(f"pulsar-relay store accept {known}")]
+    with valkey_client.Valkey(unix_socket_path=str(relay.data_dir / "valkey.sock")) as client:
+        assert client.dbsize() == 0
 
 
 def test_a_store_is_accepted_while_no_relay_runs_on_it(

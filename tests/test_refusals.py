@@ -224,3 +224,43 @@ def test_a_refused_publish_is_answered_within_100_ms_and_the_next_one_a_second_a
             assert seconds < PROMPT_SECONDS
         _wait(lambda: publish().status_code == 201, 1.0)
     assert server.command("XLEN", "topic:t:stream") == 2
+
+
+def test_a_relay_that_starts_while_valkey_loads_says_so_within_100_ms_and_goes_on_when_it_has_loaded(
+    make_valkey: Callable[..., RealValkey], make_relay: Callable[..., RunningWorker]
+) -> None:
+    server = make_valkey(settings={"aof-use-rdb-preamble": "yes"}).start()
+    server.command("DEBUG", "POPULATE", 20_000)
+    server.command("BGREWRITEAOF")
+    _wait(lambda: "aof_rewrite_in_progress:0" in _information(server))
+    server.stop()
+    server.settings |= {"key-load-delay": "2000", "loading-process-events-interval-bytes": "1024"}
+    server.start(wait=False)
+    _wait(lambda: _is_loading(server))
+    relay = make_relay(server.socket_path)
+    with requests.Session() as session:
+
+        def publish() -> requests.Response:
+            message = {"topic": "t", "payload": 1}
+            return session.post(f"{relay.url}/api/v1/messages", json=message, timeout=10)
+
+        begun = time.monotonic()
+        refused = publish()
+        seconds = time.monotonic() - begun
+        assert (refused.status_code, refused.json()["error"]) == (503, "store_loading")
+        assert seconds < PROMPT_SECONDS
+        checks = requests.get(f"{relay.url}/ready", timeout=10).json()["checks"]
+        assert checks["valkey_write"]["code"] in ("store_loading", "store_unavailable")
+        server.command("CONFIG", "SET", "key-load-delay", "0")
+        _wait(lambda: not _is_loading(server), 30.0)
+        _wait(lambda: publish().status_code == 201, 1.0)
+
+
+def _is_loading(server: RealValkey) -> bool:
+    try:
+        server.command("GET", "x")
+    except valkey_client.BusyLoadingError:
+        return True
+    except valkey_client.ConnectionError:
+        return False
+    return False
