@@ -230,11 +230,11 @@ def test_a_relay_that_starts_while_valkey_loads_says_so_within_100_ms_and_goes_o
     make_valkey: Callable[..., RealValkey], make_relay: Callable[..., RunningWorker]
 ) -> None:
     server = make_valkey(settings={"aof-use-rdb-preamble": "yes"}).start()
-    server.command("DEBUG", "POPULATE", 20_000)
+    server.command("DEBUG", "POPULATE", 50_000)
     server.command("BGREWRITEAOF")
     _wait(lambda: "aof_rewrite_in_progress:0" in _information(server))
     server.stop()
-    server.settings |= {"key-load-delay": "2000", "loading-process-events-interval-bytes": "1024"}
+    server.settings |= {"key-load-delay": "200", "loading-process-events-interval-bytes": "1024"}
     server.start(wait=False)
     _wait(lambda: _is_loading(server))
     relay = make_relay(server.socket_path)
