@@ -97,7 +97,6 @@ class Load:
         pad_bytes: int = 200,
         stay_seconds: float = 1.5,
         timeout_seconds: float = 15.0,
-        consumer_relays: Sequence[str] | None = None,
     ) -> None:
         self.seed = seed
         self.random = random.Random(seed)
@@ -116,7 +115,7 @@ class Load:
         )
         self._consuming = ConsumersPlan(
             directory=str(directory),
-            relays=relays if consumer_relays is None else consumer_relays,
+            relays=relays,
             topics=self.topics,
             kinds=consumers,
             stay_seconds=stay_seconds,
@@ -129,17 +128,20 @@ class Load:
         """All records of the run, once it is finished."""
 
     def __enter__(self) -> Self:
-        self._consumers = self._start("consumers", self._consuming)
-        assert self._consumers.answer() == "ready"
-        self._producers = self._start("producers", self._producing)
-        self.wait_for_acks(2 * self._producing.producers, seconds=START_SECONDS)
+        try:
+            self._consumers = self._start("consumers", self._consuming)
+            assert self._consumers.answer() == "ready"
+            self._producers = self._start("producers", self._producing)
+            self.wait_for_acks(2 * self._producing.producers, seconds=START_SECONDS)
+        except BaseException:
+            self._close()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for child in self._children:
-            child.close()
+        self._close()
         if error is not None:
             error.add_note(f"FAULTS_SEED={self.seed}, logs in {self.directory}")
 
@@ -223,6 +225,10 @@ class Load:
         notices = [] if allows_notices else verdict.notices
         assert not notices, self._shown("notices", notices)
         return verdict
+
+    def _close(self) -> None:
+        for child in self._children:
+            child.close()
 
     def _start(self, module: str, plan: msgspec.Struct) -> Child:
         self._children.append(Child(module, plan, self.directory))

@@ -49,6 +49,28 @@ def test_two_relays_and_their_valkey_suffer_whatever_there_is(
     assert max(map(verdict.until_ok, healed)) < BACK_SECONDS
 
 
+def test_all_processes_die_at_once_three_times(
+    make_valkey: Callable[..., RealValkey],
+    make_relay_on: Callable[..., RelayProcess],
+    make_load: Callable[..., Load],
+) -> None:
+    valkey = make_valkey().start()
+    relays = [make_relay_on(valkey) for _ in range(2)]
+    processes: list[RealValkey | RelayProcess] = [valkey, *relays]
+    healed = []
+    with make_load([relay.url for relay in relays], valkey) as load:
+        for _ in range(3):
+            load.wait_for_acks(load.random.randint(20, 100))
+            for process in load.random.sample(processes, len(processes)):
+                process.kill()
+            for process in processes:
+                process.start()
+            healed.append(load.healed(_nothing))
+        load.wait_for_acks(50)
+        verdict = load.finish()
+    assert max(map(verdict.until_ok, healed)) < BACK_SECONDS
+
+
 def _of_valkey(valkey: RealValkey) -> list[Fault]:
     return [
         (valkey.kill, valkey.start),
