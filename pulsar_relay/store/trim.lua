@@ -24,8 +24,8 @@ if not top then
     end
     return nil
 end
--- Ids are the time of this server, expiries that of relays. A clock that is ahead must not delete anything: the
--- earlier of the two decides (this one's second, rounded up).
+-- Ids are the time of this server, expiries that of relays. A clock that is ahead must not delete anything:
+-- the earlier of the two decides (this one's second, rounded up).
 local now, newest = math.min(tonumber(ARGV[1]), tonumber(redis.call('TIME')[1]) * 1000 + 999), top[1]
 
 local function field(entry, name)
