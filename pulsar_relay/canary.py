@@ -66,6 +66,7 @@ class Canary:
         self._heard: asyncio.Future[None] | None = None
         self._heard_at: float | None = None
         self._failure: str | None = "not_delivered"
+        self._is_told = False
         self._task: asyncio.Task[None] | None = None
         self.delivery_seconds = 0.0
         """How long the last canary that arrived was on its way, the append included."""
@@ -93,9 +94,13 @@ class Canary:
     async def _run(self) -> None:
         while True:
             failure = await self._fly()
-            if failure != self._failure and (failure is None or self._failure is None):
-                level = logging.WARNING if failure else logging.INFO
-                logger.log(level, "canary: %s", failure or "messages arrive")
+            # What is wrong with the store is said by those who look after it.
+            if failure == "not_delivered" and not self._is_told:
+                self._is_told = True
+                logger.warning("canary: a message of the relay's own did not arrive")
+            elif failure is None and self._is_told:
+                self._is_told = False
+                logger.info("canary: messages arrive again")
             self._failure = failure
             await asyncio.sleep(self._interval_seconds)
 

@@ -148,11 +148,18 @@ class Probe:
             checked.succeeded_at = self._clock()
 
     def _tell(self) -> None:
-        """One log line for each leg that has begun to fail, and for each that is sound again."""
+        """One log line for all legs that have begun to fail for one reason, and for all that are sound
+        again after it."""
+        failed: dict[str, list[str]] = {}
+        healed: dict[str, list[str]] = {}
         for name, checked in self._checked.items():
             if checked.failure is not None and name not in self._told:
                 self._told[name] = checked.failure
                 text = f"{checked.failure}: {checked.detail}" if checked.detail else checked.failure
-                logger.warning("not ready: %s: %s", name, text)
+                failed.setdefault(text, []).append(name)
             elif checked.failure is None and name in self._told:
-                logger.info("sound again: %s, after %s", name, self._told.pop(name))
+                healed.setdefault(self._told.pop(name), []).append(name)
+        for text, names in failed.items():
+            logger.warning("not ready: %s: %s", ", ".join(names), text)
+        for code, names in healed.items():
+            logger.info("sound again: %s, after %s", ", ".join(names), code)

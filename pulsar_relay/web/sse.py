@@ -210,7 +210,8 @@ class StreamHandler(ApiHandler):
 
 def _give_up_after(connection: socket.socket, seconds: float) -> None:
     """Have the kernel drop a peer that has acknowledged nothing for so long. A client of a stream says
-    nothing by itself, and one whose machine is gone would be written to for a quarter of an hour.
+    nothing by itself, and one whose machine is gone would be written to for a quarter of an hour. Later than
+    the outbox would, which tells who was cut off and why.
     """
     if hasattr(socket, "TCP_USER_TIMEOUT") and connection.family != socket.AF_UNIX:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int((seconds + 1) * 1000))
