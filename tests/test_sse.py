@@ -280,7 +280,7 @@ def test_a_peer_that_vanished_is_given_up_after_the_stall_limit(relay: RunningWo
             option = (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
             return [stream.socket.getsockopt(*option) for stream in streams]
 
-        assert relay.call(limit) == [60_000]
+        assert relay.call(limit) == [61_000]
 
 
 # ------------------------------------------------------------------------------------------------------- slow
