@@ -132,7 +132,7 @@ class Worker:
         """
         settings = self._settings
         self.relay.start()
-        self._identity.start(self.relay.compare_now)
+        self._identity.start(self._go_on_with_another_store)
         try:
             await self._backing.refuse_misfit()
         except StoreError as error:
@@ -142,8 +142,7 @@ class Worker:
         self._canary.start()
         self._retention.start()
         if not await self._learn_cookie_key():
-            loop = asyncio.get_running_loop()
-            self._learning = loop.create_task(self._learn_cookie_key_later(), name="cookie key")
+            self._learn_cookie_key_later()
         parts = self._front_parts(self._cookies)
         self.api = api_application(parts)
         api = FrontServer(
@@ -162,17 +161,26 @@ class Worker:
     async def _learn_cookie_key(self) -> bool:
         """From the store, where all workers find the same; False if it cannot be asked now."""
         try:
-            self._cookies.learn(await self._store.cookie_key())
+            self._cookies.learn(await self._store.cookie_key(self._cookies.key))
         except StoreError as error:
             logger.warning("store: not there yet (%s), trying again", error.code)
             return False
         return True
 
-    async def _learn_cookie_key_later(self) -> None:
-        has_learnt = False
-        while not has_learnt:
-            await asyncio.sleep(STORE_RETRY_SECONDS)
-            has_learnt = await self._learn_cookie_key()
+    def _learn_cookie_key_later(self) -> None:
+        async def learn() -> None:
+            has_learnt = False
+            while not has_learnt:
+                await asyncio.sleep(STORE_RETRY_SECONDS)
+                has_learnt = await self._learn_cookie_key()
+
+        if self._learning is None or self._learning.done():
+            self._learning = asyncio.get_running_loop().create_task(learn(), name="cookie key")
+
+    def _go_on_with_another_store(self) -> None:
+        # Before a worker that starts later makes a key of its own, which the others would not know.
+        self._learn_cookie_key_later()
+        self.relay.compare_now()
 
     def _front_parts(self, cookies: CursorCookie) -> FrontParts:
         document = apidoc.document(self._settings)

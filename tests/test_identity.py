@@ -312,6 +312,9 @@ def test_a_relay_whose_store_is_empty_refuses_everything_until_an_operator_accep
         assert _number(message["message_id"]) > _number(last)
     for relay in relays:
         assert relay.worker._identity.remembered == _id(server) != known
+    key = relays[0].worker._cookies.key
+    assert key == relays[1].worker._cookies.key
+    _wait(lambda: server.command("GET", schema.COOKIE_KEY) == (key or "").encode())
 
 
 def _recent(server: RealValkey) -> list[bytes]:

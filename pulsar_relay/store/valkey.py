@@ -213,9 +213,9 @@ class ValkeyStore:
 
     # The worker's own needs
 
-    async def cookie_key(self) -> str:
-        """The secret all workers sign cursor cookies with; whoever asks first makes it."""
-        made = secrets.token_hex(32)
+    async def cookie_key(self, offered: str | None = None) -> str:
+        """The secret all workers sign cursor cookies with; who asks first makes it, or gives `offered`."""
+        made = offered or secrets.token_hex(32)
         kept: bytes | None = await self._client.command("SET", schema.COOKIE_KEY, made, "NX", "GET")
         return made if kept is None else kept.decode("ascii")
 

@@ -33,6 +33,11 @@ class CursorCookie:
     def __init__(self, key: str | None = None) -> None:
         self._key = key.encode("ascii") if key else None
 
+    @property
+    def key(self) -> str | None:
+        """None until it is learnt."""
+        return self._key.decode("ascii") if self._key else None
+
     def learn(self, key: str) -> None:
         self._key = key.encode("ascii")
 
