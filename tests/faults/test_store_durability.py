@@ -12,7 +12,7 @@ import pytest
 from tests.conditions import until
 from tests.faults.disks import PowerCutDisk
 from tests.faults.history import Verdict
-from tests.faults.load import Load
+from tests.faults.load import CONSUMERS, Load
 from tests.faults.preload import Preload
 from tests.faults.publishing import Publisher, read_back, readiness
 from tests.relays import RelayProcess
@@ -25,6 +25,9 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(120 * TIMEOUT_SCALE)]
 MakeValkey = Callable[..., RealValkey]
 MakeRelayOn = Callable[..., RelayProcess]
 MakeLoad = Callable[..., Load]
+
+# A place that the store keeps for a client is lost with the store.
+UNNAMED = tuple(kind for kind in CONSUMERS if kind != "named")
 
 ANSWERS_ARRIVE_SECONDS = 0.3 * TIMEOUT_SCALE
 BACK_SECONDS = 1.0 * TIMEOUT_SCALE
@@ -54,7 +57,7 @@ def test_a_stalled_disk_and_a_kill(
     preload = make_preload()
     server = make_valkey(settings={"appendfsync": appendfsync}, environment=preload.environment).start()
     urls = [make_relay_on(server).url for _ in range(2)]
-    with make_load(urls, server) as load:
+    with make_load(urls, server, consumers=CONSUMERS if appendfsync == "always" else UNNAMED) as load:
         load.wait_for_acks(50)
         preload.sync_seconds = 3
         # Into the postponed write, or behind it.
@@ -84,7 +87,7 @@ def test_a_power_cut(
     server = make_valkey(power_cut_disk.path / "valkey", settings={"appendfsync": appendfsync}).start()
     urls = [make_relay_on(server).url for _ in range(2)]
     cuts = []
-    with make_load(urls, server) as load:
+    with make_load(urls, server, consumers=CONSUMERS if appendfsync == "always" else UNNAMED) as load:
         for _ in range(2):
             load.wait_for_acks(50)
             load.last(load.random.uniform(0.5, 1.5))
