@@ -330,6 +330,19 @@ def test_a_gap_announced_after_the_next_message_is_a_gap() -> None:
     assert "gap" in run.judge().kinds
 
 
+def test_after_a_reset_that_names_no_first_message_a_poll_may_begin_again_before_all() -> None:
+    run = Run()
+    # All went, and the first that came after it is the ninth; the poll was handed the very beginning.
+    run.stored = run.stored[8:]
+    run.stays[9:] = [
+        Noticed(85, "stays", TOPIC, "reset", None),
+        Attached(86, "stays", {TOPIC: "0-0"}),
+        *(_received("stays", n) for n in range(9, MESSAGES + 1)),
+    ]
+    verdict = run.judge(wipes=[_sent_at(8) + 5])
+    assert not [anomaly for anomaly in verdict.anomalies if anomaly.who == "stays"]
+
+
 def test_a_reset_may_begin_again_from_anywhere() -> None:
     run = Run()
     again = [_received("stays", n) for n in range(3, MESSAGES + 1)]

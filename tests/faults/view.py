@@ -34,6 +34,9 @@ class View:
         self._skipped = {}
         if cursor is None:
             return
+        if self._is_anywhere and self._position is not None and place(cursor) < self._position:
+            # The relay said to begin again, and not where: the first message that comes says it.
+            return
         if self._is_anywhere:
             self._excuse(place(cursor))
         self._position = place(cursor)
