@@ -20,6 +20,7 @@ from pulsar_relay.settings import StorageSettings, ValkeySettings
 from pulsar_relay.store.client import Client, make_client
 from pulsar_relay.store.feed import Feed
 from pulsar_relay.store.valkey import ValkeyStore
+from tests.faults.proxy import FaultProxy
 from tests.proxies import Proxy
 from tests.valkeys import TIMEOUT_SCALE
 
@@ -113,7 +114,7 @@ def assert_contiguous(messages: Sequence[Message], after: MessageId = BEGINNING)
 
 @asynccontextmanager
 async def open_store(
-    where: str | Proxy,
+    where: str | Proxy | FaultProxy,
     *,
     name: str | None = None,
     valkey: dict[str, Any] | None = None,
@@ -125,10 +126,10 @@ async def open_store(
     `replicas` have to confirm appends.
     """
     settings = ValkeySettings()
-    if isinstance(where, Proxy):
+    if not isinstance(where, str):
         settings = replace(settings, host=where.host, port=where.port)
     settings = replace(settings, **(valkey or {}))
-    client = make_client(settings, None if isinstance(where, Proxy) else where, replicas=replicas)
+    client = make_client(settings, where if isinstance(where, str) else None, replicas=replicas)
     name = name or secrets.token_hex(6)
     feed = Feed(client, name, settings.command_timeout_seconds)
     store = ValkeyStore(client, feed, name, replace(StorageSettings(), **storage))

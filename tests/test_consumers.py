@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import valkey as valkey_client
@@ -10,6 +11,7 @@ import valkey as valkey_client
 from actors.stream import MessageId
 from pulsar_relay.store import schema
 from pulsar_relay.store.valkey import ValkeyStore
+from tests.faults.proxy import FaultProxy
 from tests.stores import code_of, in_loop, open_store, until
 from tests.valkeys import RealValkey
 
@@ -69,6 +71,37 @@ async def test_a_deposed_connection_does_not_get_the_name_back_by_asking_for_mor
         await two.store.release("c", 1, {})
         assert await code_of(one.store.claim("c", 1, ["t"], is_held=True)) == "taken_over"
         assert await one.store.claims(["c"]) == {"c": later.generation}
+
+
+@in_loop
+async def test_a_claim_that_was_long_on_its_way_deposes_nobody(
+    valkey: str, make_proxy: Callable[..., FaultProxy]
+) -> None:
+    proxy = make_proxy(valkey)
+    hasty = {"command_timeout_seconds": 0.2, "connect_timeout_seconds": 0.2}
+    async with open_store(proxy, valkey=hasty) as far, open_store(valkey) as near:
+        await far.store.position("t")
+        proxy.black_hole()
+        # Its connection gave up, and came to another relay.
+        assert await code_of(far.store.claim("c", 1, [], is_held=False)) == "store_unavailable"
+        claim = await near.store.claim("c", 1, [], is_held=False)
+        proxy.heal()
+        # What was on its way has arrived once its connections have ended.
+        await until(lambda: proxy.open_connections == 0)
+        assert await near.store.claims(["c"]) == {"c": claim.generation}
+        assert await code_of(near.store.acknowledge("c", 1, {"t": at(1)}, proves=False)) is None
+
+
+@in_loop
+async def test_a_claim_that_knows_of_an_earlier_one_only_does_nothing(
+    valkey: str, admin: valkey_client.Valkey
+) -> None:
+    async with open_store(valkey) as opened:
+        claim = await opened.store.claim("c", 1, [], is_held=False)
+        source = (Path(schema.__file__).parent / "claim.lua").read_text()
+        stale = [1000, "worker.2", "0", schema.CLAIMS, "c", "1 worker.0"]
+        assert admin.eval(source, 1, schema.offsets("c"), *stale) == 0
+        assert await opened.store.claims(["c"]) == {"c": claim.generation}
 
 
 @in_loop

@@ -3,8 +3,10 @@
 --
 -- KEYS  1 client hash
 -- ARGV  1 milliseconds to keep it from now   2 the connection   3 '1' if it held the name before, else '0'
---       4 channel that hears of claims   5 client id   then the fields to tell
--- Reply {generation of the claim, the fields' values}, or nil if another connection has claimed since.
+--       4 channel that hears of claims   5 client id   6 the claim it has read   then the fields to tell
+-- Reply {generation of the claim, the fields' values}, or nil if another connection has claimed since. 0 if
+-- the claim is not the one it has read, and nothing was done: what was long on its way, from a connection
+-- that may be gone, does not depose who came meanwhile.
 --
 -- A generation is higher than all before it: it begins with the clock, so also after the hash was forgotten.
 
@@ -13,6 +15,8 @@ local generation, holder = string.match(claim, '^(%d+) ?(.*)$')
 if holder ~= ARGV[2] then
     if ARGV[3] == '1' and holder then
         return nil
+    elseif ARGV[3] ~= '1' and claim ~= ARGV[6] then
+        return 0
     end
     local time = redis.call('TIME')
     local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -25,4 +29,4 @@ if holder ~= ARGV[2] then
     end
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
-return {generation, #ARGV > 5 and redis.call('HMGET', KEYS[1], unpack(ARGV, 6)) or {}}
+return {generation, #ARGV > 6 and redis.call('HMGET', KEYS[1], unpack(ARGV, 7)) or {}}

@@ -18,6 +18,8 @@ from pulsar_relay.store.link import Word
 KEPT_SECONDS = 30 * 24 * 3600
 """How long a client that neither claims, acknowledges nor is given anything is remembered."""
 FIELDS_AT_ONCE = 1000
+CLAIM_ATTEMPTS = 10
+"""Who finds so often that another connection claimed the name just now is taken for superseded."""
 _DELIVERED = schema.delivered_field("").removesuffix(":")
 
 
@@ -51,18 +53,24 @@ class Consumers:
     async def _claim_part(
         self, client_id: str, subscriber_id: int, fields: Sequence[str], *, is_held: bool
     ) -> Any:
-        args: list[Word] = [
-            KEPT_SECONDS * 1000,
-            self._holder(subscriber_id),
-            int(is_held),
-            schema.CLAIMS,
-            client_id,
-            *fields,
-        ]
-        claimed = self._claim.run(self._client, [schema.offsets(client_id)], args)
-        # Behind the script: whoever takes forgotten names out of the index finds the hash, or is too early.
-        reply, _ = await asyncio.gather(claimed, self._list(client_id))
-        if reply is None:
+        key, reply = schema.offsets(client_id), None
+        for _ in range(CLAIM_ATTEMPTS):
+            known = b"" if is_held else await self._client.command("HGET", key, schema.CLAIM_FIELD)
+            args: list[Word] = [
+                KEPT_SECONDS * 1000,
+                self._holder(subscriber_id),
+                int(is_held),
+                schema.CLAIMS,
+                client_id,
+                known or b"",
+                *fields,
+            ]
+            claimed = self._claim.run(self._client, [key], args)
+            # Behind the script: who takes forgotten names out of the index finds the hash, or is too early.
+            reply, _ = await asyncio.gather(claimed, self._list(client_id))
+            if reply != 0:
+                break
+        if not reply:
             raise StoreError("taken_over")
         return reply
 
