@@ -31,6 +31,7 @@ topic. A name that is not spoken for has a claim without a worker.
 Two names begin with `user` because test harnesses of today's clients delete every key that does not, under a
 live relay: topics are then to be made anew, the store is still the same, and cookies still tell a place.
 The braces make a topic's keys share the slot of its stream in a cluster; its name has no brace and no colon.
+An entry whose `prev` is `0-0` begins a topic, or a new history of it after a loss.
 An entry without `prev` was written by another server, or by hand; such entries may carry a `timestamp`.
 """
 

@@ -35,6 +35,11 @@ def proxies(
     return [make_proxy(relay.address, seed=int(seed, 16)) for relay in relays]
 
 
+def heal(proxies: list[FaultProxy]) -> None:
+    for proxy in proxies:
+        proxy.heal()
+
+
 def disconnects(load: Load) -> Iterator[Detached]:
     """Sessions that ended otherwise than by the consumer's own will."""
     for path in load.directory.glob("consumer-*.jsonl"):
@@ -63,7 +68,7 @@ def test_clients_on_a_thin_line_get_everything(
             proxy.replies.bytes_a_second = 64_000 / 8
         load.last(FAULT_SECONDS)
         assert not list(disconnects(load))
-        healed = load.healed(lambda: [proxy.heal() for proxy in proxies])
+        healed = load.healed(lambda: heal(proxies))
         load.wait_for_acks(50)
         verdict = load.finish()
     assert verdict.until_ok(healed) < BACK_SECONDS
@@ -84,7 +89,7 @@ def test_connections_that_are_reset_again_and_again_lose_nothing(
                 proxy.replies.bytes_to_cut = load.random.randint(1, 2000)
             else:
                 proxy.replies.chunks_to_lose = 2
-        healed = load.healed(lambda: [proxy.heal() for proxy in proxies])
+        healed = load.healed(lambda: heal(proxies))
         load.wait_for_acks(50)
         verdict = load.finish()
     assert verdict.until_ok(healed) < BACK_SECONDS

@@ -86,7 +86,7 @@ def test_a_power_cut(
 ) -> None:
     server = make_valkey(power_cut_disk.path / "valkey", settings={"appendfsync": appendfsync}).start()
     urls = [make_relay_on(server).url for _ in range(2)]
-    cuts = []
+    cuts, healed = [], 0.0
     with make_load(urls, server, consumers=CONSUMERS if appendfsync == "always" else UNNAMED) as load:
         for _ in range(2):
             load.wait_for_acks(50)
