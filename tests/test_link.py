@@ -63,6 +63,19 @@ async def test_replies_and_errors_come_in_order(valkey: str) -> None:
 
 
 @in_loop
+async def test_what_is_written_to_a_link_that_is_lost_goes_nowhere_until_the_loss_is_told(
+    valkey: str,
+) -> None:
+    async with _open(Endpoint.of(ValkeySettings(), valkey)) as (link, heard):
+        link.sever()
+        while not heard.losses:
+            link.write([pack(("PING",))])
+            await asyncio.sleep(0)
+        link.write([pack(("PING",))])
+        assert heard.replies == []
+
+
+@in_loop
 async def test_the_configured_database_and_user_are_used(make_valkey: MakeValkey) -> None:
     server = make_valkey().start()
     server.command("ACL", "SETUSER", "relay", "on", ">secret", "~*", "&*", "+@all")

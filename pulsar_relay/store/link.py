@@ -186,8 +186,12 @@ class Link:
         return unsent
 
     def write(self, commands: Sequence[bytes]) -> None:
-        """Send packed commands. Returns at once."""
-        self._transport.writelines(commands)
+        """Send packed commands. Returns at once. What is written to a link that is lost goes nowhere, also in
+        the moment before `on_lost` says so.
+        """
+        # uvloop raises RuntimeError in that moment.
+        if not self._transport.is_closing():
+            self._transport.writelines(commands)
 
     def close(self) -> None:
         """End it at once; what is unsent is dropped. `on_lost` will not be called. May be called again."""
