@@ -70,6 +70,7 @@ async def test_what_is_written_to_a_link_that_is_lost_goes_nowhere_until_the_los
         link.sever()
         while not heard.losses:
             link.write([pack(("PING",))])
+            assert link.untaken_bytes >= 0
             await asyncio.sleep(0)
         link.write([pack(("PING",))])
         assert heard.replies == []

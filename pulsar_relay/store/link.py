@@ -179,8 +179,9 @@ class Link:
     def untaken_bytes(self) -> int:
         """How much of what was written has not arrived on the other side, as far as this side knows."""
         unsent = self._transport.get_write_buffer_size()
-        with contextlib.suppress(OSError):
-            # What the kernel took and the other side has not acknowledged. Not every system tells.
+        with contextlib.suppress(OSError, ValueError):
+            # What the kernel took and the other side has not acknowledged. Not every system tells, and a
+            # socket that is closed has no descriptor.
             descriptor = self._transport.get_extra_info("socket").fileno()
             unsent += struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))[0]
         return unsent
