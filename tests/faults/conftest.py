@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -35,16 +35,20 @@ def make_load(seed: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
 
 
 @pytest.fixture
-def make_relay_on(make_relay_process: Callable[..., RelayProcess]) -> Callable[..., RelayProcess]:
+def make_relay_on(make_relay_process: Callable[..., RelayProcess]) -> Iterator[Callable[..., RelayProcess]]:
     """Starts a relay on a Valkey, over its socket, or on what a proxy leads to; with further arguments for
-    `serve`.
+    `serve`. A relay that logs an error has a bug, whatever was done to it: the test fails.
     """
+    relays: list[RelayProcess] = []
 
     def make(store: RealValkey | FaultProxy, *arguments: str) -> RelayProcess:
         if isinstance(store, FaultProxy):
             place = ["--set", f"valkey.host={store.host}", "--set", f"valkey.port={store.port}"]
         else:
             place = ["--set", f"valkey.unix_socket={store.socket_path}"]
-        return make_relay_process(*place, *arguments).start()
+        relays.append(make_relay_process(*place, *arguments))
+        return relays[-1].start()
 
-    return make
+    yield make
+    errors = [line for relay in relays for line in relay.log.splitlines() if '"level": "error"' in line]
+    assert not errors, "\n".join(errors[:5])

@@ -111,9 +111,10 @@ class StayingSocket(Consumer):
         async with connect(
             address, max_size=None, open_timeout=5, ping_interval=None, close_timeout=0
         ) as socket:
-            await socket.send(json.dumps({"type": "subscribe", "topics": self._plan.topics, **self._place()}))
+            subscribe = {"type": "subscribe", "topics": self._plan.topics, **self._place()}
             try:
                 async with asyncio.timeout(self.stay_seconds):
+                    await socket.send(json.dumps(subscribe))
                     while True:
                         answer = self._frame(json.loads(await socket.recv()))
                         if answer is not None:
