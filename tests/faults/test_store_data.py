@@ -84,7 +84,7 @@ def test_a_store_that_lost_everything_is_refused_until_an_operator_accepts_it(
         healed = load.healed(lambda: None)
         load.wait_for_acks(50)
         verdict = load.finish(wipes=[wiped], allows_notices=True)
-        assert all(readiness(relay.url)[0] for relay in relays)
+        load.wait_until(lambda: all(readiness(relay.url)[0] for relay in relays), "both relays to be ready")
     assert {notice.kind for notice in verdict.notices} == {"reset"}
     assert verdict.until_ok(healed) < BACK_SECONDS
 
