@@ -72,7 +72,8 @@ class Consumer:
         claim = self._store.claim(
             self.client_id, self._start.subscriber_id, topics, is_held=self._generation is not None
         )
-        self._actor.perform(claim, Recall(subscriptions))
+        # Given up with the connection: carried out late, it would depose who came after.
+        self._actor.perform(claim, Recall(subscriptions), cancel_on_exit=True)
 
     def recalled(self, recall: Recall, claim: Claim) -> Sequence[Subscription]:
         """The subscriptions that can begin now; those not wanted any more are left out."""

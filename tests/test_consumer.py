@@ -72,6 +72,15 @@ def stored(cursor: int | None, mark: int | None) -> ScriptedStore:
 # The claim
 
 
+def test_a_claim_that_is_under_way_is_given_up_with_its_connection() -> None:
+    bench = Bench()
+    bench.subscribe()
+    assert bench.subscriber.work("claim")
+    bench.subscriber.tell(Disconnect())
+    bench.system.settle()
+    assert "c" not in bench.store.claimed
+
+
 def test_whoever_claims_a_name_listens_before() -> None:
     bench = Bench()
     bench.subscribe()
@@ -145,9 +154,10 @@ def test_another_name_on_the_same_connection_is_refused() -> None:
     assert bench.subscriber.works == []
 
 
-def test_who_leaves_while_the_claim_is_under_way_lets_go_of_it() -> None:
+def test_who_leaves_before_the_claim_is_answered_lets_go_of_it() -> None:
     bench = Bench()
     bench.subscribe()
+    bench.subscriber.work("claim").run()
     bench.subscriber.tell(Disconnect())
     bench.system.settle()
     assert bench.store.claimed == {"c": (1, None)}
