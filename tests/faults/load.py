@@ -222,6 +222,9 @@ class Load:
         )
         found = [anomaly for anomaly in verdict.anomalies if anomaly.kind not in allowed]
         assert not found, self._shown("anomalies", found)
+        # Each name has one client only; nobody else may be taken for it.
+        deposed = [detached for detached in self.detached("named") if detached.cause == "4003"]
+        assert not deposed, self._shown("takeovers", deposed)
         notices = [] if allows_notices else verdict.notices
         assert not notices, self._shown("notices", notices)
         return verdict
