@@ -16,8 +16,8 @@ run: environment ## install into .venv if need be, then start the relay (ARGS ar
 test: lint ## lint, check types, run all tests but faults (ARGS go to pytest; without any, three at a time)
 	$(BIN)/python -m pytest -m "not faults" $(or $(ARGS),-n 3)
 
-test-faults: test-environment ## run what kills, stops and starves parts of a working relay (ARGS go to pytest)
-	$(BIN)/python -m pytest -m faults $(ARGS)
+test-faults: test-environment ## run what kills, stops and starves parts of a working relay (two at a time)
+	$(BIN)/python -m pytest -m faults $(or $(ARGS),-n 2)
 
 test-thespian: test-environment ## run Thespian's own test suite on the relay's actor runtime
 	PATH="$(CURDIR)/$(BIN):$$PATH" tests/thespian_suite/run $(ARGS)

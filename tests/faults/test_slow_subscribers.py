@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import quantiles
 
 import pytest
 import requests
@@ -137,8 +137,9 @@ def test_twenty_sockets_that_never_read_cost_little_memory_and_nobody_elses_time
     healthy.close()
     figures = f"p99 in ms: {quiet} quiet, {beside_stuck} beside stuck; bytes: {growths}"
     assert max(growths) <= 20_000_000, figures
-    # Below five milliseconds it is this machine's scheduler that is measured.
-    assert median(beside_stuck) < 2 * max(median(quiet), 5.0), figures
+    # Whatever else runs on this machine only adds to a round, so each kind's best tells most. Below five
+    # milliseconds it is the scheduler that is measured.
+    assert min(beside_stuck) < 2 * max(min(quiet), 5.0), figures
 
 
 @pytest.mark.faults
