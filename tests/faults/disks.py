@@ -53,8 +53,11 @@ class Mount:
 class PowerCutDisk(Mount):
     """ext4 in a file in `directory`, mounted next to it.
 
-    `cut_power` forgets every page that was not synced; from then on all writes fail. End those who write
-    there, then `restore_power`: the journal is replayed, as after a real cut, and what was synced is there.
+    `cut_power` forgets every page that was not synced; from then on all writes fail. Pause those who write
+    there before, and end them after; then `restore_power`: the journal is replayed, as after a real cut, and
+    what was synced is there. Who is in the middle of `fdatasync` when the power goes may be told that it
+    worked although it did not (10 of 300 cuts, on Linux 6.18; none of 400 where the writer was paused first):
+    the file system is shut down under the call, which no power cut does.
     """
 
     def __init__(self, directory: Path, size_bytes: int = 64 * MIB) -> None:

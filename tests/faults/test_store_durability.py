@@ -91,6 +91,7 @@ def test_a_power_cut(
         for _ in range(2):
             load.wait_for_acks(50)
             load.last(load.random.uniform(0.5, 1.5))
+            server.pause()
             power_cut_disk.cut_power()
             server.kill()
             load.last(ANSWERS_ARRIVE_SECONDS)
@@ -156,6 +157,7 @@ def test_an_answer_after_a_restart_waits_for_the_sync_of_what_the_dead_server_wr
         # Either the relay repeated its batch, or the publisher repeats its message.
         if answer.result().status != 201:
             assert publisher.post("written, not synced", key="key").status == 201
+        server.pause()
         power_cut_disk.cut_power()
         server.kill()
         power_cut_disk.restore_power()
