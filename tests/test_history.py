@@ -375,6 +375,22 @@ def test_what_was_sent_before_the_store_was_wiped_may_be_gone() -> None:
     assert run.judge(wipes=[_sent_at(6) - 1]).kinds == {"lost-acked", "phantom"}
 
 
+def test_a_repetition_whose_key_was_wiped_meanwhile_may_be_stored_again() -> None:
+    run = Run()
+    run.add(
+        13,
+        _answer(13, "info", code="reset"),
+        Answered(_sent_at(15), TOPIC, _content(13), "ok", _id(14), 1.0, 201),
+    )
+    run.store(13)
+    run.stored.append(Stored(TOPIC, _id(14), _content(13)))
+    for name, records in (("stays", run.stays), ("returns", run.returns), ("kept", run.kept)):
+        records.append(_received(name, 14, content=_content(13)))
+    assert run.judge(wipes=[_sent_at(14)]).anomalies == []
+    assert run.judge(wipes=[_sent_at(12)]).kinds == {"store-duplicate"}
+    assert run.judge(wipes=[_sent_at(16)]).kinds == {"store-duplicate"}
+
+
 def test_who_silently_skips_what_was_wiped_is_found() -> None:
     run = Run()
     del run.stored[:6]

@@ -147,6 +147,7 @@ class _Run:
 
     def __init__(self, history: History, wipes: Sequence[float], trimmed: Mapping[str, str]) -> None:
         self._history = history
+        self._wipes = wipes
         self._wiped = max(wipes, default=float("-inf"))
         self._trimmed = {topic: place(message_id) for topic, message_id in trimmed.items()}
         self._stored = {
@@ -176,6 +177,13 @@ class _Run:
     def _is_wiped(self, message: Message) -> bool:
         return self._first_sent.get(message, float("inf")) <= self._wiped
 
+    def _is_forgotten(self, message: Message) -> bool:
+        """Whether its idempotency key was deleted between two attempts. What the first one appended while
+        the deleting went on may be left, and the last one is a new message to the store.
+        """
+        until = self.first_ok.get(message, float("inf"))
+        return any(self._first_sent[message] <= wipe <= until for wipe in self._wipes)
+
     def _may_be_gone(self, message: Message, at: Place) -> bool:
         return self._is_wiped(message) or at <= self._trimmed.get(message[0], BEGINNING)
 
@@ -197,7 +205,7 @@ class _Run:
                 message = (topic, entry.content)
                 if message not in attempts:
                     yield Anomaly("unexpected", topic, f"{entry.message_id} {entry.content}")
-                elif entry.content in first_id:
+                elif entry.content in first_id and not self._is_forgotten(message):
                     text = f"{entry.content} is {first_id[entry.content]} and {entry.message_id}"
                     yield Anomaly("store-duplicate", topic, text)
                 elif outcomes[message] == {"fail"} and ends[message] == attempts[message]:

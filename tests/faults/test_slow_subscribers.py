@@ -26,6 +26,8 @@ MESSAGES_A_SECOND = 1000
 PAYLOAD_BYTES = 4096
 STUCK = 20
 ROUND_SECONDS = 2.0
+FEWEST_ROUNDS = 3
+MOST_ROUNDS = 12
 SENT_AT = re.compile(rb'"payload":"([0-9]+) ')
 
 
@@ -126,7 +128,7 @@ def test_twenty_sockets_that_never_read_cost_little_memory_and_nobody_elses_time
     healthy = Stopwatch(relay, "busy")
     healthy.p99(3 * ROUND_SECONDS)  # the hot buffer is full now
     quiet, beside_stuck, growths = [], [], []
-    for _ in range(3):
+    while len(quiet) < FEWEST_ROUNDS or (len(quiet) < MOST_ROUNDS and _slows_down(quiet, beside_stuck)):
         before = resident_bytes(relay)
         with sockets_that_never_read(relay) as stuck:
             quiet.append(healthy.p99(ROUND_SECONDS))
@@ -136,10 +138,16 @@ def test_twenty_sockets_that_never_read_cost_little_memory_and_nobody_elses_time
     feeder.stop()
     healthy.close()
     figures = f"p99 in ms: {quiet} quiet, {beside_stuck} beside stuck; bytes: {growths}"
+    print(figures)  # noqa: T201  # for `pytest -rP`
     assert max(growths) <= 20_000_000, figures
-    # Whatever else runs on this machine only adds to a round, so each kind's best tells most. Below five
-    # milliseconds it is the scheduler that is measured.
-    assert min(beside_stuck) < 2 * max(min(quiet), 5.0), figures
+    assert not _slows_down(quiet, beside_stuck), figures
+
+
+def _slows_down(quiet: list[float], beside_stuck: list[float]) -> bool:
+    """Whatever else runs on this machine only adds to a round, so each kind's best tells most, and more
+    rounds tell more. Below five milliseconds it is the scheduler that is measured.
+    """
+    return min(beside_stuck) >= 2 * max(min(quiet), 5.0)
 
 
 @pytest.mark.faults
