@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from actors.counters import Counters
 from actors.ports import Notice, Sink
+from actors.proof import number_lost
 from actors.stream import BEGINNING, Batch, MessageId
 from actors.subscription import Subscription
 
@@ -19,14 +20,14 @@ class Announcements:
         self, subscription: Subscription, notice: Notice | None, prev: MessageId, batch: Batch | None = None
     ) -> None:
         """The topic has answered with what follows `prev`: the cursor is proved, or a break is announced."""
-        notice = notice or self._gap(subscription, prev)
+        first_id = batch.messages[0].id_text if batch is not None and len(batch) else None
+        notice = notice or self._gap(subscription, prev, first_id)
         subscription.failures = 0
         subscription.is_answered = True
         subscription.proves = True
         if subscription.is_foreign:
             subscription.is_foreign = False
-            first = batch.messages[0].id_text if batch is not None and len(batch) else None
-            notice = Notice("reset", subscription.topic, "unknown_cursor", None, first)
+            notice = Notice("reset", subscription.topic, "unknown_cursor", None, first_id)
         if notice is not None:
             self._announce(subscription, notice)
 
@@ -40,10 +41,11 @@ class Announcements:
             subscription.given = BEGINNING
         self._sink.notify(notice)
 
-    def _gap(self, subscription: Subscription, prev: MessageId) -> Notice | None:
+    def _gap(self, subscription: Subscription, prev: MessageId, first_id: str | None) -> Notice | None:
         """What the topic should have told, had it seen that its answer begins behind the cursor: there is no
         silent gap, whatever is wrong with it."""
         if not subscription.proves or subscription.is_foreign or prev <= subscription.cursor:
             return None
         self._counters.unannounced_gaps += 1
-        return Notice("gap", subscription.topic, "unknown", prev.number - subscription.cursor.number)
+        lost = number_lost(subscription.cursor, prev.number)
+        return Notice("gap", subscription.topic, "unknown", lost, first_id)

@@ -44,10 +44,10 @@ def judge(topic: str, cursor: MessageId, epoch: str | None, page: StreamPage) ->
             return None
         if cursor > position.newest:
             return Notice("reset", topic, "ahead_of_stream")
-        return Notice("gap", topic, "trimmed", _lost(cursor, position.newest.number))
+        return Notice("gap", topic, "trimmed", number_lost(cursor, position.newest.number))
     if cursor in (page.first_prev, page.batch.prev):
         return None
-    lost = _lost(cursor, first_id.number - 1)
+    lost = number_lost(cursor, first_id.number - 1)
     if page.knows_cursor and page.first_prev == BEGINNING:
         # The store lost what came behind the cursor, and another history begins with this message.
         return Notice("reset", topic, "epoch_changed", lost, available)
@@ -58,7 +58,8 @@ def judge(topic: str, cursor: MessageId, epoch: str | None, page: StreamPage) ->
     return Notice("reset", topic, "unknown_cursor", None, available)
 
 
-def _lost(cursor: MessageId, last_missing_number: int) -> int | None:
+def number_lost(cursor: MessageId, last_missing_number: int) -> int | None:
+    """How many messages a reader at `cursor` misses if the last of them has this number; None if unknown."""
     lost = last_missing_number - cursor.number
     # An id that another server gave has a number that counts nothing.
     return lost if lost > 0 else None

@@ -389,7 +389,7 @@ def test_a_page_that_begins_behind_the_cursor_is_announced_as_a_gap_also_if_the_
     bench.subscribe(Wanted("a", nth(1)))
     bench.locate()
     bench.page(bench.fetch(), 4, 4)
-    assert bench.sink.entries("notice") == [(Notice("gap", "a", "unknown", 2),)]
+    assert bench.sink.entries("notice") == [(Notice("gap", "a", "unknown", 2, str(nth(4))),)]
     assert bench.sink.ids == id_texts(make_messages(4, 4))
     assert bench.counters.unannounced_gaps == 1
 
