@@ -37,6 +37,7 @@ from pulsar_relay.canary import Canary
 from pulsar_relay.errors import ERRORS
 from pulsar_relay.relay import Relay
 from pulsar_relay.store.probe import ProbeReport
+from pulsar_relay.survey import Standing
 
 T = TypeVar("T")
 
@@ -66,7 +67,7 @@ OPERATIONS = (
 """What `MeteredStore` tells apart."""
 ANSWERS = ("taken_over", "ahead_of_stream", "consumer_not_found", "consumer_connected")
 """What a store that works well says to a client that does not."""
-STORE_ERRORS = ("overloaded", *(code for code in ERRORS if code.startswith("store_")))
+STORE_ERRORS = ("overloaded", "internal_error", *(code for code in ERRORS if code.startswith("store_")))
 
 
 class Latency:
@@ -103,6 +104,7 @@ class WorkerMetrics:
         self._connections: Mapping[str, int] = {}
         self._report: Callable[[], ProbeReport] = ProbeReport
         self._canary: Canary | None = None
+        self._standing: Callable[[], Standing | None] = lambda: None
         self.publish_latency = Latency()
         self.delivery_latency = Latency()
         self.valkey_latency = Latency()
@@ -122,6 +124,9 @@ class WorkerMetrics:
     def watch_readiness(self, report: Callable[[], ProbeReport], canary: Canary) -> None:
         self._report = report
         self._canary = canary
+
+    def watch_consumers(self, standing: Callable[[], Standing | None]) -> None:
+        self._standing = standing
 
     def collect(self) -> Iterator[Metric]:
         for name, documentation, value in self._counted():
@@ -152,6 +157,7 @@ class WorkerMetrics:
                 "How long the last message that the relay sent to itself was on its way.",
                 value=self._canary.delivery_seconds,
             )
+        yield from self._consumers()
         yield self.publish_latency.family(
             "relay_publish_latency_seconds", "From a publish being understood to its append being confirmed."
         )
@@ -160,6 +166,37 @@ class WorkerMetrics:
             "From the time in a message's id to its batch being encoded to be written.",
         )
         yield self.valkey_latency.family("relay_valkey_latency_seconds", "Duration of operations on Valkey.")
+
+    def _consumers(self) -> Iterator[Metric]:
+        """Nothing where another worker surveys: each client is counted once."""
+        standing = self._standing()
+        if standing is None:
+            return
+        for name, documentation, value in (
+            ("relay_consumers", "Clients with a name.", standing.consumers),
+            ("relay_consumers_connected", "Clients with a name that are connected.", standing.connected),
+            (
+                "relay_consumers_near_loss",
+                "Clients with a name from whose unread messages retention takes the first before long.",
+                standing.near_loss,
+            ),
+            (
+                "relay_consumers_with_losses",
+                "Clients with a name that have not read what is not kept any more.",
+                standing.with_losses,
+            ),
+            (
+                "relay_consumer_lag_messages",
+                "Messages that the named client furthest behind has not acknowledged, of one topic.",
+                standing.lag_messages,
+            ),
+            (
+                "relay_consumer_lag_seconds",
+                "Age of the oldest message that a named client has not acknowledged.",
+                standing.lag_seconds,
+            ),
+        ):
+            yield GaugeMetricFamily(name, documentation, value=value)
 
     def _counted(self) -> Iterator[tuple[str, str, int]]:
         counters = self._counters

@@ -44,6 +44,7 @@ from pulsar_relay.store.identity import StoreIdentity
 from pulsar_relay.store.probe import Check, Probe
 from pulsar_relay.store.retention import Retention
 from pulsar_relay.store.valkey import ValkeyStore
+from pulsar_relay.survey import ConsumerSurvey
 from pulsar_relay.web.connections import OpenConnections
 from pulsar_relay.web.cursor_cookie import CursorCookie
 from pulsar_relay.web.front import FrontServer
@@ -107,6 +108,10 @@ class Worker:
         self._probe = Probe(checks, self._feed, PROBE_SECONDS, others=[self._canary.leg])
         self.metrics.watch_readiness(self._probe.report, self._canary)
         self._retention = Retention(self._client, settings.storage, self.relay.counters)
+        self._survey = ConsumerSurvey(
+            self._store, lambda: self._retention.is_leading, settings.storage.trim_interval_seconds
+        )
+        self.metrics.watch_consumers(lambda: self._survey.standing)
         self._servers: list[HTTPServer] = []
 
     def _build_relay(self) -> None:
@@ -141,6 +146,7 @@ class Worker:
         self._probe.start()
         self._canary.start()
         self._retention.start()
+        self._survey.start()
         if not await self._learn_cookie_key():
             self._learn_cookie_key_later()
         parts = self._front_parts(self._cookies)
@@ -239,6 +245,7 @@ class Worker:
         if self._learning is not None:
             self._learning.cancel()
         await self._probe.stop()
+        await self._survey.stop()
         await self._retention.stop()
         await self._feed.stop()
         await self._store.close()

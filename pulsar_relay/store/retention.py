@@ -66,6 +66,8 @@ class Retention:
         self._is_full = False
         self.is_failing = False
         """Whether the last walk was stopped by the store."""
+        self.is_leading = False
+        """Whether this worker is the one that walks, as far as it knows."""
         self._task: asyncio.Task[None] | None = None
         self.counters = counters
 
@@ -100,7 +102,8 @@ class Retention:
 
         StoreError ends it where it is; the next one begins anew.
         """
-        if not await self._holds_lease():
+        self.is_leading = await self._holds_lease()
+        if not self.is_leading:
             return False
         for _ in range(SCANS_A_WALK):
             if self._is_full or await self._rested(self._list_found()):
