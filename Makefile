@@ -5,7 +5,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults test-thespian lint format configuration clean environment test-environment
+.PHONY: help run test test-faults test-system test-thespian lint format configuration clean environment test-environment
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,11 +13,15 @@ help: ## show this list
 run: environment ## install into .venv if need be, then start the relay (ARGS are flags of `pulsar-relay serve`)
 	@exec $(BIN)/pulsar-relay serve $(ARGS)
 
-test: lint ## lint, check types, run all tests but faults (ARGS go to pytest; without any, three at a time)
-	$(BIN)/python -m pytest -m "not faults" $(or $(ARGS),-n 3)
+test: lint ## lint, check types, run all tests but faults and system (ARGS go to pytest; without any, three at a time)
+	$(BIN)/python -m pytest -m "not faults and not system" $(or $(ARGS),-n 3)
 
 test-faults: test-environment ## run what kills, stops and starves parts of a working relay (two at a time)
 	$(BIN)/python -m pytest -m faults $(or $(ARGS),-n 2)
+
+test-system: test-environment ## install Debian's proxies and Prometheus, run what is tested with them (ARGS go to pytest)
+	@tests/system_packages
+	$(BIN)/python -m pytest -m system $(ARGS)
 
 test-thespian: test-environment ## run Thespian's own test suite on the relay's actor runtime
 	PATH="$(CURDIR)/$(BIN):$$PATH" tests/thespian_suite/run $(ARGS)
@@ -31,8 +35,9 @@ format: test-environment ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-configuration: environment ## write config.yaml and docs/configuration.md anew from the table of settings
+configuration: environment ## write config.yaml, docs/configuration.md and the dashboards anew from their tables
 	$(BIN)/python -m tools.configuration
+	$(BIN)/python -m tools.dashboards
 
 clean: ## remove .venv and what tools leave behind; data/ stays
 	rm -rf .venv .venv.lock build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 PAGE_CONSUMERS = 100
 NEAR = 0.1
-"""A client is near to loss when less than this part of a limit is left until retention takes what it lacks."""
+"""A client is near to loss when less than this part of a limit is left until retention takes messages."""
 REST = 10
 """Rests last this many times as long as the work before them: many clients delay nobody."""
 
