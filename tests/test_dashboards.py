@@ -16,6 +16,9 @@ TITLES = {
     "Valkey performance",
     "System resources",
 }
+each_dashboard = pytest.mark.parametrize(
+    "text", [pytest.param(text, id=path.stem) for path, text in dashboards.dashboards().items()]
+)
 
 
 def test_the_files_are_what_the_table_says() -> None:

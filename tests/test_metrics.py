@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +29,7 @@ from pulsar_relay.metrics import (
 from tests.workers import RunningWorker
 
 WAIT_SECONDS = 20
+ROOT = Path(__file__).parent.parent
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
@@ -201,3 +204,24 @@ def test_a_latency_is_counted_in_its_bucket_and_all_above() -> None:
     assert samples["x_bucket", "0.25"] == 2
     assert samples["x_bucket", "0.5"] == 3
     assert samples["x_bucket", "+Inf"] == samples["x_count", None] == 4
+
+
+# ------------------------------------------------------------------------------------------------ the page
+
+
+DOCUMENTED = set(re.findall(r"`((?:relay|redis)_\w+)`", (ROOT / "docs" / "metrics.md").read_text("utf-8")))
+
+
+def test_the_page_explains_each_metric_and_no_other(make_relay: Callable[..., RunningWorker]) -> None:
+    relay = make_relay(storage={"trim_interval_seconds": 0.1})
+    _until(lambda: ("relay_consumers", ()) in _scrape(relay))
+    exported = {re.sub("_(bucket|sum|count)$", "", name) for name, _ in _scrape(relay)}
+    assert {name for name in exported if name.startswith("relay_")} == {
+        name for name in DOCUMENTED if name.startswith("relay_")
+    }
+
+
+@pytest.mark.parametrize("file", ["prometheus/alerts.yml", "grafana/panels.yml"])
+def test_alerts_and_dashboards_ask_for_what_is_explained(file: str) -> None:
+    asked = re.findall(r"\b(?:relay|redis)_\w+", (ROOT / "deploy" / file).read_text("utf-8"))
+    assert {re.sub("_(bucket|sum|count)$", "", name) for name in asked} <= DOCUMENTED
