@@ -15,9 +15,8 @@ from pulsar_relay.keys import KEYS, make_settings
 from tests.conditions import WAIT_SECONDS
 from tests.relays import REPOSITORY
 
-SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())[
-    "services"
-]
+STACK = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = STACK["services"]
 VARIABLES = {name: key for key in KEYS.values() for name in key.environment}
 PORTS = {
     "valkey": ["127.0.0.1:6379:6379"],
