@@ -102,8 +102,7 @@ class Retention:
 
         StoreError ends it where it is; the next one begins anew.
         """
-        self.is_leading = await self._holds_lease()
-        if not self.is_leading:
+        if not await self._holds_lease():
             return False
         for _ in range(SCANS_A_WALK):
             if self._is_full or await self._rested(self._list_found()):
@@ -127,7 +126,7 @@ class Retention:
     async def _holds_lease(self) -> bool:
         """Whether this worker may walk; prolongs the lease. Two that believe so at once do no harm."""
         try:
-            holds = await self._prolong_lease()
+            self.is_leading = await self._prolong_lease()
         except StoreError as error:
             if error.code != "store_full":
                 raise
@@ -135,7 +134,7 @@ class Retention:
             self._is_full = True
             return True
         self._is_full = False
-        return holds
+        return self.is_leading
 
     async def _prolong_lease(self) -> bool:
         lease_ms = max(MIN_LEASE_MS, int(self._interval_seconds * 3000))
