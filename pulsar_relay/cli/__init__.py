@@ -21,6 +21,7 @@ _SUMMARIES: Mapping[str, str] = MappingProxyType(
         "subscribe": "Print messages as they come, or those that are there.",
         "topics": "List topics, look at one, or delete one.",
         "store": "Look at the store, or go on with another one.",
+        "doctor": "Look at the store and the relay: what is wrong, and what to do.",
         "config": "Show or check the configuration.",
     }
 )

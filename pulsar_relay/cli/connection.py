@@ -18,6 +18,11 @@ _Decorated = TypeVar("_Decorated", bound=Callable[..., object])
 
 
 def _address(context: click.Context, parameter: click.Parameter, value: str) -> Address:
+    return parse_address(value)
+
+
+def parse_address(value: str) -> Address:
+    """Raises click.BadParameter."""
     try:
         return Address.parse(value)
     except ValueError as error:

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import click
 
-from actors.ports import StoreError
+from pulsar_relay.cli.opened_store import with_store
 from pulsar_relay.cli.settings import load_settings, settings_options
-from pulsar_relay.errors import ERRORS
-from pulsar_relay.server import embedded_valkey
 from pulsar_relay.settings import Settings
 from pulsar_relay.store.backing import Backing, MisfitError
-from pulsar_relay.store.client import Client, make_client
-from pulsar_relay.store.data_directory import DataDirectoryInUseError, EmbeddedValkeyError
+from pulsar_relay.store.client import Client
 from pulsar_relay.store.identity import ID_FORM, identity_of
 from pulsar_relay.store.identity import accept as accept_store
-
-T = TypeVar("T")
 
 
 @click.group()
@@ -40,7 +32,7 @@ def show(file: Path | None, assignments: Sequence[str], **flags: str | bool | No
     async def rows(client: Client) -> list[tuple[str, str]]:
         return [row async for row in _rows(client, settings)]
 
-    for name, value in _with_store(settings, rows):
+    for name, value in with_store(settings, rows):
         click.echo(f"{name:24}  {value}")
 
 
@@ -60,7 +52,7 @@ def accept(known: str, file: Path | None, assignments: Sequence[str], **flags: s
         raise click.BadParameter("is not the id of a store; copy it from the relay's log", param_hint="ID")
     settings = load_settings(file, assignments, flags).settings
     try:
-        found = _with_store(settings, lambda client: accept_store(client.command, known))
+        found = with_store(settings, lambda client: accept_store(client.command, known))
     except ValueError as error:
         click.echo(str(error))
         return
@@ -89,44 +81,3 @@ async def _problems(backing: Backing) -> Sequence[str]:
     except MisfitError as error:
         return error.problems
     return ()
-
-
-def _with_store(settings: Settings, work: Callable[[Client], Awaitable[T]]) -> T:
-    async def run() -> T:
-        async with _unix_socket(settings) as unix_socket:
-            client = make_client(settings.valkey, unix_socket)
-            try:
-                return await work(client)
-            finally:
-                await client.aclose()
-
-    try:
-        return asyncio.run(run())
-    except StoreError as error:
-        raise click.ClickException(f"{error.code}: {ERRORS[error.code].message}") from error
-    except EmbeddedValkeyError as error:
-        raise click.ClickException(str(error)) from error
-
-
-@asynccontextmanager
-async def _unix_socket(settings: Settings) -> AsyncIterator[str | None]:
-    """Where the embedded server listens, run for the time being unless a relay runs it; None: an external
-    one.
-    """
-    embedded = embedded_valkey(settings)
-    if embedded is None:
-        yield None
-        return
-    if not settings.embedded.data_dir.is_dir():
-        raise EmbeddedValkeyError(
-            f"there is no store in {settings.embedded.data_dir}: set `embedded.data_dir`, or `valkey.host`"
-        )
-    try:
-        await embedded.start()
-    except DataDirectoryInUseError:
-        yield embedded.socket_path
-        return
-    try:
-        yield embedded.socket_path
-    finally:
-        await embedded.stop()

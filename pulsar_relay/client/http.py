@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import urljoin
@@ -76,8 +76,11 @@ class HttpClient:
         timeout_seconds: float,
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
+        also: Container[int] = (),
     ) -> Answer:
-        """Send one request and return its 2xx answer. Raises ClientError; never tries twice."""
+        """Send one request and return its answer, if the status is 2xx or one of `also`. Raises ClientError;
+        never tries twice.
+        """
         request = HTTPRequest(
             url,
             method,
@@ -94,7 +97,7 @@ class HttpClient:
             response = await self._client.fetch(request, raise_error=False)
         except (HTTPClientError, OSError) as error:
             raise failure(self.address, error, timeout_seconds) from error
-        if not 200 <= response.code < 300:
+        if not 200 <= response.code < 300 and response.code not in also:
             raise refusal(self.address, response.code, response.headers, response.body)
         return Answer(response.code, response.headers, response.body)
 

@@ -66,18 +66,18 @@ class Backing:
     async def refuse_misfit(self) -> None:
         """Raises MisfitError with all that does not fit, StoreError if the store cannot be asked now."""
         server = await self.ask()
-        problems = [*self._not_durable(server), *self._evicts(server)]
+        problems = [*self.not_durable(server), *self.evicts(server)]
         if problems:
             raise MisfitError(problems)
 
     async def check_durability(self) -> None:
         """Raises StoreError while the store's settings do not back the durability level."""
-        for problem in self._not_durable(await self.ask()):
+        for problem in self.not_durable(await self.ask()):
             raise StoreError("store_not_durable", problem)
 
     async def check_eviction(self) -> None:
         """Raises StoreError while the store may forget messages."""
-        for problem in self._evicts(await self.ask()):
+        for problem in self.evicts(await self.ask()):
             raise StoreError("store_evicts", problem)
 
     async def ask(self) -> ServerSettings:
@@ -104,7 +104,8 @@ class Backing:
         texts = [word.decode("utf-8", "replace") for word in words]
         return dict(zip(texts[::2], texts[1::2], strict=True))
 
-    def _evicts(self, server: ServerSettings) -> Iterator[str]:
+    def evicts(self, server: ServerSettings) -> Iterator[str]:
+        """Why this server may forget messages, and what to do."""
         policy = server.eviction_policy
         if policy not in self._allowed_policies:
             yield (
@@ -113,7 +114,8 @@ class Backing:
                 f"that loss by name: valkey.allowed_eviction_policy: {policy}"
             )
 
-    def _not_durable(self, server: ServerSettings) -> Iterator[str]:
+    def not_durable(self, server: ServerSettings) -> Iterator[str]:
+        """Why this server does not back the durability level, and what to do."""
         says = f"storage.durability is {self.level}, and Valkey's"
         if not server.has_append_only_file:
             yield (
