@@ -64,10 +64,12 @@ def test_help_names_every_command(nobody: CommandLine) -> None:
     text = nobody.run("--help").text
     assert [line.split()[0] for line in text.partition("Commands:")[2].splitlines() if line[:2] == "  "][
         :-1
-    ] == ["serve", "publish", "subscribe", "topics", "store", "doctor", "config"]
+    ] == ["serve", "publish", "subscribe", "topics", "store", "doctor", "backup", "restore", "config"]
 
 
-@pytest.mark.parametrize("name", ["serve", "publish", "subscribe", "topics", "store", "doctor", "config"])
+@pytest.mark.parametrize(
+    "name", ["serve", "publish", "subscribe", "topics", "store", "doctor", "backup", "restore", "config"]
+)
 def test_every_command_explains_itself(nobody: CommandLine, name: str) -> None:
     done = nobody.run(name, "--help")
     assert done.code == 0 and f"Usage: pulsar-relay {name}" in done.text

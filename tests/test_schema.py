@@ -17,6 +17,7 @@ def test_all_keys_of_a_topic_share_the_slot_of_its_stream(valkey: str, topic: st
         schema.idempotency(topic, "scope:key with {braces} and :colons:"),
         schema.batch(topic, "life"),
         schema.feed(topic),
+        schema.staging(topic),
     ]
     with valkey_client.Valkey(unix_socket_path=valkey) as client:
         slots = {client.execute_command("CLUSTER", "KEYSLOT", key) for key in keys}
@@ -55,6 +56,8 @@ def test_every_key_is_in_the_table_of_the_module() -> None:
         schema.idempotency("<topic>", "<scope>:<key>").replace(schema.stream("<topic>"), "<stream key>"),
         schema.batch("<topic>", "<life>").replace(schema.stream("<topic>"), "<stream key>"),
         schema.feed("<topic>").replace(schema.stream("<topic>"), "<stream key>"),
+        schema.staging("<topic>").replace(schema.stream("<topic>"), "<stream key>"),
+        schema.restored("<backup id>"),
         schema.heartbeat("<worker>"),
         schema.offsets("<client id>"),
         schema.probe("<worker>"),

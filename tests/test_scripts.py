@@ -12,7 +12,18 @@ import pulsar_relay.store
 
 SCRIPTS = sorted(Path(pulsar_relay.store.__file__).parent.glob("*.lua"))
 WRITING = {
-    *("append", "acknowledge", "change", "claim", "consumers", "create", "delete", "forget", "trim"),
+    *(
+        "append",
+        "acknowledge",
+        "change",
+        "claim",
+        "consumers",
+        "create",
+        "delete",
+        "forget",
+        "restore",
+        "trim",
+    ),
 }
 MAKING_ROOM = {"consumers", "delete", "forget", "trim"}
 
@@ -50,6 +61,7 @@ def test_a_script_names_no_key_that_it_was_not_given(path: Path) -> None:
         "stream",
         "meta",
         "key",
+        "filled",
         "batch_key",
         "KEYS[1]",
         "KEYS[2]",

@@ -22,6 +22,8 @@ _SUMMARIES: Mapping[str, str] = MappingProxyType(
         "topics": "List topics, look at one, or delete one.",
         "store": "Look at the store, or go on with another one.",
         "doctor": "Look at the store and the relay: what is wrong, and what to do.",
+        "backup": "Write all topics and places to a file.",
+        "restore": "Put them back.",
         "config": "Show or check the configuration.",
     }
 )

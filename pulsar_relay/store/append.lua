@@ -66,7 +66,7 @@ if recorded then
     end
 end
 
-local known = redis.call('HMGET', meta, 'epoch', 'last', 'largest', 'max_messages')
+local known = redis.call('HMGET', meta, 'epoch', 'last', 'largest', 'max_messages', 'broken')
 local epoch, last, largest = known[1] or new_epoch, known[2] or '0-0', tonumber(known[3])
 local last_ms, last_n = parts(last)
 
@@ -80,7 +80,16 @@ elseif not largest and redis.call('EXISTS', stream) == 0 then
 end
 
 local floor_ms, floor_n = parts(floor)
-local is_new_history = padded(last_ms, last_n) < padded(floor_ms, floor_n)
+if known[5] then
+    -- The topic was restored from a backup, and what came behind that may be lost: the same.
+    for _, id in ipairs({known[5], last}) do
+        local id_ms, id_n = parts(id)
+        if padded(floor_ms, floor_n) < padded(id_ms, id_n) then
+            floor_ms, floor_n = id_ms, id_n
+        end
+    end
+end
+local is_new_history = known[5] or padded(last_ms, last_n) < padded(floor_ms, floor_n)
 if is_new_history then
     -- This worker has seen ids the store no longer knows: history was lost, what follows is another one. Its
     -- first entry follows none. Were the floor named, whoever has just that message would seem to go on
@@ -247,6 +256,9 @@ if first_n then
         if known[3] and not largest then
             redis.call('HDEL', meta, 'largest')
         end
+    end
+    if known[5] then
+        redis.call('HDEL', meta, 'broken')
     end
     if not known[1] then
         -- A deleted topic's meta expires, having remembered its last id for a while; the topic lives again.

@@ -9,8 +9,10 @@
 |                                     |         | created: when it was made, Unix milliseconds               |
 |                                     |         | description, max_messages, retention_ms: what was said     |
 |                                     |         | expired_from, expired_to: what expired before the oldest   |
+|                                     |         | broken: the next message begins a new history, above it    |
 | `{<stream key>}:idem:<scope>:<key>` | string  | `<digest> <first id> <count>` of an idempotent publish     |
 | `{<stream key>}:batch:<life>`       | string  | a worker's last batch and its reply, should that get lost  |
+| `{<stream key>}:restore`            | stream  | what will take the place of the stream; expires            |
 | `{<stream key>}:feed`               | channel | announces appends to other workers                         |
 | `relay:feed:<worker>`               | channel | a worker's feed speaks to itself, to know that it hears    |
 | `client:<client id>:offset`         | hash    | topic -> acknowledged cursor of a named client             |
@@ -24,6 +26,7 @@
 | `relay:topics`                      | zset    | names of all topics, with score 0: in alphabetical order   |
 | `relay:retention`                   | string  | which worker trims the topics nobody has open              |
 | `relay:probe:<worker>`              | string  | what the readiness probe wrote last                        |
+| `relay:restore:<backup id>`         | set     | topics that a restore under way is done with; expires      |
 
 A worker's canaries have a topic of their own, `~canary-<worker>`, whose keys expire soon after the worker.
 Strings other than the cookie key expire, and so do the hash of a named client and the meta hash of a deleted
@@ -89,6 +92,10 @@ def batch(topic: str, life: str) -> str:
     return f"{{topic:{topic}:stream}}:batch:{life}"
 
 
+def staging(topic: str) -> str:
+    return f"{{topic:{topic}:stream}}:restore"
+
+
 def feed(topic: str) -> str:
     return f"{{topic:{topic}:stream}}:feed"
 
@@ -123,3 +130,7 @@ def claim_of(text: bytes) -> tuple[int, str | None]:
 
 def probe(worker: str) -> str:
     return f"relay:probe:{worker}"
+
+
+def restored(backup_id: str) -> str:
+    return f"relay:restore:{backup_id}"

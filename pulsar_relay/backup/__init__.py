@@ -1,0 +1,1 @@
+"""Backups: the store's topics and consumers in one file, and back again."""

@@ -1,0 +1,182 @@
+"""Restores: topics and consumers put back from a backup.
+
+A topic is built beside its stream, under a key that expires, and takes the stream's place in one step. Until
+then nobody sees anything of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
+from enum import Enum
+from itertools import islice
+
+from actors.stream import MessageId
+from pulsar_relay.store import schema
+from pulsar_relay.store.client import Client, Script
+from pulsar_relay.store.consumers import KEPT_SECONDS
+from pulsar_relay.store.copies import Copies, OvertakenError, TopicState
+from pulsar_relay.store.entries import Entry, message_id
+from pulsar_relay.store.link import Word
+
+STAGING_SECONDS = 24 * 3600
+"""How long what a restore left unfinished is kept."""
+ENTRIES_AT_ONCE = 500
+MERGE_ATTEMPTS = 20
+_TERMS = ("description", "max_messages", "retention_ms")
+_EXPIRED = ("expired_from", "expired_to")
+
+
+class Mode(Enum):
+    """What becomes of a topic that has messages already: nothing is done, or it goes, or both are kept."""
+
+    NEW = "new"
+    REPLACE = "replace"
+    MERGE = "merge"
+
+
+class NotEmptyError(Exception):
+    """The topic has messages, or changes too often to be merged."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(f"topic {topic} is being published to")
+
+
+class Restores:
+    """`is_complete`: nothing was published after the backup was made, so no history ends with it. Raises
+    StoreError.
+    """
+
+    def __init__(self, client: Client, mode: Mode, *, is_complete: bool) -> None:
+        self._client = client
+        self._mode = mode
+        self._is_complete = is_complete
+        self._copies = Copies(client)
+        self._script = Script("restore")
+        self._acknowledge = Script("acknowledge")
+
+    async def topics_with_messages(self, topics: Iterable[str]) -> list[str]:
+        return [topic for topic in topics if await self._copies.length(topic)]
+
+    async def done(self, backup_id: str) -> set[str]:
+        """Topics that an earlier attempt to restore this backup has put in their place."""
+        names = await self._client.command("SMEMBERS", schema.restored(backup_id))
+        return {name.decode("ascii") for name in names}
+
+    async def note_done(self, backup_id: str, topic: str) -> None:
+        await self._client.command("SADD", schema.restored(backup_id), topic)
+        await self._client.command("EXPIRE", schema.restored(backup_id), STAGING_SECONDS)
+
+    async def forget_done(self, backup_id: str) -> None:
+        await self._client.command("DEL", schema.restored(backup_id))
+
+    async def topic(self, backup: TopicState, topic: str, entries: Iterable[Entry]) -> None:
+        """Put the topic in its place. `entries` are iterated again if it changes meanwhile.
+
+        Raises NotEmptyError.
+        """
+        # Into the index first, as for a topic that is made: a name without a topic is found and taken out.
+        await self._client.command("ZADD", schema.TOPICS, 0, topic)
+        for _ in range(MERGE_ATTEMPTS):
+            found = await self._copies.state(topic) if self._mode is Mode.MERGE else None
+            await self._client.command("UNLINK", schema.staging(topic))
+            if found is None:
+                await self._fill(topic, entries)
+                mode = Mode.NEW if self._mode is Mode.MERGE else self._mode
+                is_done = await self._swap(topic, mode, backup, backup.meta, is_backup_newer=True)
+            else:
+                is_done = await self._merge(topic, backup, found, entries)
+            if is_done:
+                return
+            if self._mode is Mode.NEW:
+                await self._client.command("UNLINK", schema.staging(topic))
+                raise NotEmptyError(topic)
+        raise NotEmptyError(topic)
+
+    async def consumer(self, client_id: str, places: Mapping[str, str]) -> None:
+        """Give a client its places back. A place that is further on stays, unless topics are replaced."""
+        key = schema.offsets(client_id)
+        words: list[Word] = [word for pair in places.items() for word in pair]
+        if self._mode is Mode.REPLACE:
+            await self._client.command("HSET", key, *words)
+            await self._client.command("PEXPIRE", key, KEPT_SECONDS * 1000)
+        else:
+            await self._acknowledge.run(self._client, [key], [KEPT_SECONDS * 1000, "", "", *words])
+        await self._client.command("ZADD", schema.CONSUMERS, 0, client_id)
+
+    async def _merge(
+        self, topic: str, backup: TopicState, found: TopicState, entries: Iterable[Entry]
+    ) -> bool:
+        """False if the topic has changed so that it has to be done anew."""
+        rest = iter(entries)
+        pending = next(rest, None)
+        oldest = None if pending is None else message_id(pending[0])
+        oldest_there: MessageId | None = None
+        try:
+            async for page in self._copies.pages(topic, found):
+                both: list[Entry] = []
+                for entry in page:
+                    this = message_id(entry[0])
+                    oldest_there = this if oldest_there is None else oldest_there
+                    while pending is not None and message_id(pending[0]) < this:
+                        both.append(pending)
+                        pending = next(rest, None)
+                    if pending is not None and message_id(pending[0]) == this:
+                        pending = next(rest, None)
+                    both.append(entry)
+                    if len(both) >= ENTRIES_AT_ONCE:
+                        await self._fill(topic, both)
+                        both = []
+                await self._fill(topic, both)
+        except OvertakenError:
+            return False
+        if pending is not None:
+            await self._fill(topic, _chain(pending, rest))
+        begins_earlier = oldest is not None and (oldest_there is None or oldest < oldest_there)
+        meta = merged_meta(backup, found, backup_begins=begins_earlier)
+        return await self._swap(topic, Mode.MERGE, found, meta, is_backup_newer=backup.last > found.last)
+
+    async def _fill(self, topic: str, entries: Iterable[Entry]) -> None:
+        key = schema.staging(topic)
+        rest = iter(entries)
+        while part := list(islice(rest, ENTRIES_AT_ONCE)):
+            calls = [self._client.line.call("XADD", key, name, *fields) for name, fields in part]
+            await asyncio.gather(*calls, self._client.line.call("EXPIRE", key, STAGING_SECONDS))
+
+    async def _swap(
+        self,
+        topic: str,
+        mode: Mode,
+        merged: TopicState,
+        meta: Mapping[str, bytes],
+        *,
+        is_backup_newer: bool,
+    ) -> bool:
+        is_broken = is_backup_newer and not self._is_complete
+        args: list[Word] = [mode.value, merged.epoch, str(merged.newest), int(is_broken)]
+        for name, value in meta.items():
+            args += (name, value)
+        keys = [*schema.stream_keys(topic), schema.staging(topic)]
+        while (reply := await self._script.run(self._client, keys, args)) == 2:
+            pass
+        return bool(reply)
+
+
+def merged_meta(backup: TopicState, found: TopicState, *, backup_begins: bool) -> dict[str, bytes]:
+    """The meta hash of a topic that holds both: the epoch of the newer of the two histories, what was said of
+    the topic that is there, and of the older end what is known of that.
+    """
+    newer = backup.meta if backup.last > found.last else found.meta
+    meta = {name: value for name, value in newer.items() if name not in (*_TERMS, *_EXPIRED, "largest")}
+    meta |= {name: found.meta[name] for name in _TERMS if name in found.meta}
+    older = backup.meta if backup_begins else found.meta
+    meta |= {name: older[name] for name in _EXPIRED if name in older}
+    sizes = [backup.meta.get("largest"), found.meta.get("largest")]
+    if all(size is not None and size.isdigit() for size in sizes):
+        meta["largest"] = max((size for size in sizes if size is not None), key=int)
+    return meta
+
+
+def _chain(first: Entry, rest: Iterator[Entry]) -> Iterator[Entry]:
+    yield first
+    yield from rest
