@@ -15,6 +15,12 @@ from pulsar_relay import __version__
 from pulsar_relay.cli import commands
 from tests.commands import CommandLine, refusal
 
+COMMANDS = [
+    *("serve", "publish", "subscribe", "topics"),
+    *("tail", "trim", "consumers", "stats"),
+    *("store", "doctor", "backup", "restore", "config"),
+]
+
 
 @pytest.fixture
 def nobody(tmp_path: Path) -> CommandLine:
@@ -64,12 +70,10 @@ def test_help_names_every_command(nobody: CommandLine) -> None:
     text = nobody.run("--help").text
     assert [line.split()[0] for line in text.partition("Commands:")[2].splitlines() if line[:2] == "  "][
         :-1
-    ] == ["serve", "publish", "subscribe", "topics", "store", "doctor", "backup", "restore", "config"]
+    ] == COMMANDS
 
 
-@pytest.mark.parametrize(
-    "name", ["serve", "publish", "subscribe", "topics", "store", "doctor", "backup", "restore", "config"]
-)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_itself(nobody: CommandLine, name: str) -> None:
     done = nobody.run(name, "--help")
     assert done.code == 0 and f"Usage: pulsar-relay {name}" in done.text

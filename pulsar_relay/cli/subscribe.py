@@ -87,7 +87,7 @@ def subscribe(
         raise click.UsageError(f"--client-id must be 1 to {CLIENT_ID_MAX_LENGTH} characters")
     default = ACKED if client_id is not None else LATEST if follow else EARLIEST
     since_of = _places(topics, since, default)
-    subscription = _Subscription(address, transport, since_of, client_id, count, payload_only=payload_only)
+    subscription = Subscription(address, transport, since_of, client_id, count, payload_only=payload_only)
     try:
         asyncio.run(subscription.run(follows=follow))
     except ClientError as error:
@@ -107,7 +107,7 @@ def _places(topics: Sequence[str], since: Sequence[str], default: str) -> Mappin
     return {topic: named.get(topic, named.get("", default)) for topic in dict.fromkeys(topics)}
 
 
-class _Subscription:
+class Subscription:
     """Prints until it is told to end, nobody reads any more, or everything wanted is printed."""
 
     def __init__(

@@ -4,8 +4,8 @@
 -- KEYS  1 stream   2 meta hash   3 the stream that was filled
 -- ARGV  1 'new': there must be no messages; 'replace': what there is goes; 'merge': the filled stream has it
 --       2 epoch the topic had when it was merged   3 up to which id it was
---       4 '1' if messages may be lost behind the backup's last one, which is the newest: the next message then
---       begins a new history   5... the meta hash: field, value, ...
+--       4 '1' if messages may be lost behind the backup's last one, which is the newest: the next one begins
+--       a new history then   5... the meta hash: field, value, ...
 -- Reply 1 done; 0 nothing was done: there are messages, or the topic is not the one that was merged; 2 some
 --       of the topic's messages were added to the filled stream, and there are more: call again
 --

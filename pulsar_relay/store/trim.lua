@@ -4,7 +4,7 @@
 --
 -- KEYS  1 stream   2 meta hash
 -- ARGV  1 now, Unix milliseconds   2 milliseconds a message is kept, and 3 most messages kept, unless the
---       topic has its own
+--       topic has its own   4 'exact': these two hold whatever the topic has, and to the message
 -- Reply {how many entries went, 1 if there may be more to remove else 0, id of the oldest entry left or ''},
 --       or nil if there is no such topic
 --
@@ -77,6 +77,8 @@ local function trim_expired()
     return looked, is_enough
 end
 
+local is_exact = ARGV[4] == 'exact'
+
 local function trim_to_length(most)
     local excess = redis.call('XLEN', stream) - most
     if excess <= 0 then
@@ -84,7 +86,7 @@ local function trim_to_length(most)
     end
     local is_far = excess > TRIMMED_AT_ONCE
     -- Whole blocks only, which is quicker, where some messages more are not felt.
-    local how = (most > EXACT_UP_TO or is_far) and '~' or '='
+    local how = ((most > EXACT_UP_TO and not is_exact) or is_far) and '~' or '='
     return redis.call('XTRIM', stream, 'MAXLEN', how, most), is_far
 end
 
@@ -105,8 +107,8 @@ end
 local total, has_more = 0, false
 for _, step in ipairs({
     {trim_expired},
-    {trim_to_length, tonumber(said[4] or ARGV[3])},
-    {trim_to_age, tonumber(said[3] or ARGV[2])},
+    {trim_to_length, tonumber(not is_exact and said[4] or ARGV[3])},
+    {trim_to_age, tonumber(not is_exact and said[3] or ARGV[2])},
 }) do
     local removed, is_unfinished = step[1](step[2])
     total, has_more = total + removed, has_more or is_unfinished

@@ -11,6 +11,9 @@ from pulsar_relay.store.client import Client, Script
 from pulsar_relay.store.entries import message_id
 from pulsar_relay.store.link import Word
 
+NO_LIMIT = 10**15
+"""Milliseconds, or messages, that are never reached."""
+
 
 class Trims:
     """Removes what has expired at the old end of a stream, what is over the topic's most messages and what is
@@ -28,8 +31,17 @@ class Trims:
         Goes in steps, so that other commands get their turn in between. What is left after `most_steps` waits
         for the next time.
         """
+        return await self._run(topic, [now_ms, self._retention_ms, self._max_messages], most_steps)
+
+    async def trim_to(
+        self, topic: str, now_ms: int, *, retention_ms: int | None, max_messages: int | None
+    ) -> Trimmed | None:
+        """The same with these limits, for once, whatever limits the topic has; None is no limit."""
+        limits: list[Word] = [NO_LIMIT if limit is None else limit for limit in (retention_ms, max_messages)]
+        return await self._run(topic, [now_ms, *limits, "exact"])
+
+    async def _run(self, topic: str, args: list[Word], most_steps: int | None = None) -> Trimmed | None:
         total = steps = 0
-        args: list[Word] = [now_ms, self._retention_ms, self._max_messages]
         while True:
             reply = await self._script.run(self._client, schema.stream_keys(topic), args)
             if reply is None:
