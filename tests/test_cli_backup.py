@@ -157,3 +157,63 @@ def test_what_cannot_be_done_is_refused(line: CommandLine, server: RealValkey, t
     assert nowhere.code == 1 and "cannot be written" in nowhere.errors
     away = line.run("backup", "c", "--valkey-host", "127.0.0.1", "--valkey-port", "1")
     assert away.code == 1 and "store_unavailable" in away.errors
+
+
+def test_an_embedded_server_goes_on_from_its_snapshot_alone(
+    make_relay_process: Callable[..., RelayProcess], tmp_path: Path
+) -> None:
+    relay = make_relay_process().start()
+    line = CommandLine(relay.url, tmp_path)
+    assert line.run("publish", "t", "7").code == 0
+    taken = line.run("backup", "--rdb", "--data-dir", str(relay.data_dir))
+    snapshot = Path(taken.text.rstrip("\n"))
+    relay.stop()
+    relay.data_dir.rename(tmp_path / "old")
+    relay.data_dir.mkdir(mode=0o700)
+    (relay.data_dir / "dump.rdb").write_bytes((tmp_path / "old" / snapshot.name).read_bytes())
+    relay.start()
+    read = CommandLine(relay.url, tmp_path).run("tail", "t", "--payload-only")
+    assert read.text == "7\n"
+
+
+def test_a_server_goes_back_to_its_snapshot_as_the_documents_say(
+    line: CommandLine, server: RealValkey
+) -> None:
+    _fill(server, "t", 10)
+    assert line.run("backup", "--rdb", *at(server)).code == 0
+    _fill(server, "later", 10)
+    server.stop()
+    (server.directory / "appendonlydir").rename(server.directory / "moved")
+    server.settings["appendonly"] = "no"
+    server.start()
+    server.command("CONFIG", "SET", "appendonly", "yes")
+    with server.client() as client:
+        while client.info("persistence")["aof_rewrite_in_progress"]:
+            time.sleep(0.01)
+    server.stop()
+    server.settings["appendonly"] = "yes"
+    server.start()
+    assert server.command("XLEN", schema.stream("t")) == 10
+    assert server.command("EXISTS", schema.stream("later")) == 0
+
+
+def test_the_drill_of_the_documents_can_be_done(
+    make_relay_process: Callable[..., RelayProcess], tmp_path: Path
+) -> None:
+    relay = make_relay_process().start()
+    line = CommandLine(relay.url, tmp_path)
+    published = line.run("publish", "jobs", "-", stdin=b"1\n2\n3\n")
+    text = (Path(__file__).parent.parent / "docs" / "operations.md").read_text("utf-8")
+    drill = text.partition("### Drill")[2].partition("```sh\n")[2].partition("```")[0]
+    commands = [command.split()[1:] for command in drill.splitlines()]
+    assert [words[0] for words in commands] == ["backup", "restore", "restore", "serve", "tail"]
+    made, check, restore, serve, tail = commands
+    assert line.run(*made, "--data-dir", str(relay.data_dir)).code == 0
+    assert line.run(*check).code == 0
+    other = make_relay_process()
+    drill_dir = str(other.data_dir)
+    assert line.run(*[drill_dir if word == "/tmp/drill" else word for word in restore]).code == 0
+    assert serve[-2:] == ["--data-dir", "/tmp/drill"]
+    other.start()
+    read = line.run(*[other.url if word.startswith("http") else word for word in tail])
+    assert [one["message_id"] for one in read.lines] == [one["message_id"] for one in published.lines]
