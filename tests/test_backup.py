@@ -7,7 +7,7 @@ import io
 import itertools
 import os
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from pulsar_relay.backup.records import Consumer, Consumers, End, Entries, Heade
 from pulsar_relay.backup.restore import Restore, TopicsNotEmptyError
 from pulsar_relay.store import schema
 from pulsar_relay.store.copies import Copies
+from pulsar_relay.store.entries import message_id
 from pulsar_relay.store.identity import Identity
 from pulsar_relay.store.restores import Mode, Restores
 from tests.stores import OpenStore, in_loop, open_store
@@ -91,6 +92,12 @@ def server(make_valkey: Callable[..., RealValkey]) -> RealValkey:
     return make_valkey().start()
 
 
+@pytest.fixture(scope="module")
+def server_of_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealValkey]:
+    with RealValkey(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
 @pytest.fixture
 def other(make_valkey: Callable[..., RealValkey]) -> RealValkey:
     return make_valkey().start()
@@ -107,6 +114,7 @@ async def test_what_is_restored_is_what_was_backed_up(
         for number in range(30):
             await one.append("a", *[b"%d" % (100 * number + i) for i in range(100)])
         await one.append("owner/b", b'"\xc3\xa9"')
+        await one.append("large", b'"%b"' % (b"x" * 3_000_000), b"2")
         server.command("HSET", schema.meta("a"), "description", b"d\xff", "max_messages", "5000")
         server.command(
             "XADD", schema.stream("foreign"), "5-5", "payload", "1", "timestamp", "x", "y", b"\xff"
@@ -117,18 +125,18 @@ async def test_what_is_restored_is_what_was_backed_up(
         await one.store.claim("c", 1, ["a"], is_held=False)
         steps = Steps()
         made = await make_backup(one, tmp_path / "f", steps)
-        assert made == Summary(4, 3002, 1)
-        assert steps.done == steps.expected == 3002
+        assert made == Summary(5, 3004, 1)
+        assert steps.done == steps.expected == 3004
         steps = Steps()
         await put_back(two, tmp_path / "f", is_complete=True, steps=steps)
-        assert steps.done == steps.expected == 3002
-        for topic in ("a", "owner/b", "foreign"):
+        assert steps.done == steps.expected == 3004
+        for topic in ("a", "owner/b", "foreign", "large"):
             entries, meta = dump(server, topic)
             found, meta_found = dump(other, topic)
             assert found == entries
             assert _fields(meta_found).items() >= _fields(meta).items()
             assert other.command("PTTL", schema.stream(topic)) == -1
-        assert await two.store.topics("", 10) == ["a", "empty", "foreign", "owner/b"]
+        assert await two.store.topics("", 10) == ["a", "empty", "foreign", "large", "owner/b"]
         description = await two.store.describe("a")
         assert description is not None and description.own.max_messages == 5000
         record = await two.store.consumer("c")
@@ -410,6 +418,47 @@ async def test_merge_adds_the_tail_that_a_store_has_lost(server: RealValkey, tmp
 def _entries(server: RealValkey, topic: str) -> list[tuple[bytes, Any]]:
     with server.client() as client:
         return list(client.xrange(schema.stream(topic)))
+
+
+@pytest.mark.parametrize("seed", range(20))
+@in_loop
+async def test_whatever_both_hold_a_merge_holds_both(
+    server_of_all: RealValkey, tmp_path: Path, seed: int
+) -> None:
+    server = server_of_all
+    server.command("FLUSHALL")
+    chance = random.Random(seed)
+    async with opened(server) as one:
+        for _ in range(chance.randrange(1, 60)):
+            await one.append("t", *[b"1"] * chance.choice((1, 40)))
+        whole = _entries(server, "t")
+        _thin(server, chance, whole)
+        kept = {name for name, _ in _entries(server, "t")}
+        await make_backup(one, tmp_path / "f")
+        server.command("DEL", schema.stream("t"))
+        with server.client() as client:
+            for name, fields in whole:
+                client.xadd(schema.stream("t"), fields, id=name)
+        _thin(server, chance, whole)
+        for _ in range(chance.randrange(4)):
+            await one.append("t", b"2")
+        kept |= {name for name, _ in _entries(server, "t")}
+        await put_back(one, tmp_path / "f", Mode.MERGE, is_complete=True)
+        assert [name for name, _ in _entries(server, "t")] == sorted(kept, key=message_id)
+        last = server.command("HGET", schema.meta("t"), "last")
+        assert last == whole[-1][0] or last == max(kept, key=message_id)
+        await one.append("t", b"3")
+        assert str((await one.all_messages("t"))[-1].prev).encode() == last
+
+
+def _thin(server: RealValkey, chance: random.Random, whole: Sequence[tuple[bytes, Any]]) -> None:
+    """Take some away, at either end or between; one stays."""
+    names = [name for name, _ in whole]
+    first, last = sorted(chance.choices(range(len(names)), k=2))
+    gone = {*names[:first], *(names[last + 1 :] if chance.random() < 0.5 else [])}
+    gone |= {name for name in names[first + 1 :] if chance.random() < 0.1}
+    if gone:
+        server.command("XDEL", schema.stream("t"), *gone)
 
 
 @in_loop

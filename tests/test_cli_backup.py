@@ -79,7 +79,7 @@ def test_a_damaged_file_is_refused_before_anything_is_written(
         assert refused.code == 1
         assert "nothing was written" in refused.errors
         assert other.command("DBSIZE") == 0
-        assert line.run("restore", "damaged", "--check").code == 1
+    assert line.run("restore", "damaged", "--check").code == 1
     assert line.run("restore", "nothing", *at(other)).code == 2
 
 

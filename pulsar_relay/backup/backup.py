@@ -82,7 +82,7 @@ class Backup:
         if part is not None and part.store_id != self._identity.id:
             raise BackupFileError(f"{self._part} was begun from another store; remove it to begin anew")
         names = await self._copies.topics()
-        self._progress.expect(sum([await self._copies.length(name) for name in names]))
+        self._progress.expect(sum(await self._copies.lengths(names)))
         if part is None:
             writer = BlockWriter(file)
             writer.write(records.encode(self._header()))

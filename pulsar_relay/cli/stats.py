@@ -82,8 +82,8 @@ class Look:
 def stats(
     topics: Sequence[str], interval_seconds: float, count: int | None, address: Address, *, watches: bool
 ) -> None:
-    """Show a relay's numbers and those of its topics, or of TOPICs: messages stored, messages a second,
-    subscribers of this relay. The busiest come first.
+    """Show a relay's numbers and those of its topics (the first 1,000 by name), or of TOPICs: messages
+    stored, messages a second, subscribers of this relay. The busiest come first.
 
     A table on a terminal, elsewhere a JSON object a line for each look.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from actors.stream import BEGINNING, MessageId
@@ -45,8 +46,15 @@ class Copies:
         names |= {schema.topic_of(key) for key in await self._keys("topic:*:stream", "stream")}
         return sorted(name for name in names if name is not None)
 
-    async def length(self, topic: str) -> int:
-        return int(await self._client.command("XLEN", schema.stream(topic)))
+    async def lengths(self, topics: Sequence[str]) -> list[int]:
+        """How many messages each has."""
+        found: list[int] = []
+        for start in range(0, len(topics), NAMES_AT_ONCE):
+            part = topics[start : start + NAMES_AT_ONCE]
+            found += await asyncio.gather(
+                *[self._client.command("XLEN", schema.stream(topic)) for topic in part]
+            )
+        return found
 
     async def state(self, topic: str) -> TopicState | None:
         """None if there is no such topic (any more)."""

@@ -7,7 +7,7 @@ then nobody sees anything of it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from itertools import islice
 
@@ -55,8 +55,9 @@ class Restores:
         self._script = Script("restore")
         self._acknowledge = Script("acknowledge")
 
-    async def topics_with_messages(self, topics: Iterable[str]) -> list[str]:
-        return [topic for topic in topics if await self._copies.length(topic)]
+    async def topics_with_messages(self, topics: Sequence[str]) -> list[str]:
+        lengths = await self._copies.lengths(topics)
+        return [topic for topic, length in zip(topics, lengths, strict=True) if length]
 
     async def done(self, backup_id: str) -> set[str]:
         """Topics that an earlier attempt to restore this backup has put in their place."""
