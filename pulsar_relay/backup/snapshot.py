@@ -7,8 +7,8 @@ from pathlib import PurePosixPath
 
 from actors.ports import StoreError
 from pulsar_relay.backup.backup import Progress
-from pulsar_relay.checkup.vitals import information_of
 from pulsar_relay.store.client import Client
+from pulsar_relay.store.information import information_of
 
 LOOK_SECONDS = 0.05
 _BUSY = ("rdb_bgsave_in_progress", "aof_rewrite_in_progress")

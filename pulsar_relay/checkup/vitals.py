@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from actors.ports import StoreError
 from pulsar_relay.store.client import Client
+from pulsar_relay.store.information import information_of
 
 CLOCK_SAMPLES = 5
 CONFIGURED = (
@@ -64,12 +65,6 @@ async def take_vitals(client: Client, *, clock: Callable[[], float] = time.time)
         await _clock_reading(client, clock),
         clock(),
     )
-
-
-async def information_of(client: Client, *sections: str) -> dict[str, str]:
-    """The fields of INFO."""
-    text = (await client.command("INFO", *sections)).decode("utf-8", "replace")
-    return {name: value for name, _, value in (line.partition(":") for line in text.splitlines()) if value}
 
 
 async def _configured(client: Client) -> dict[str, str] | None:

@@ -15,6 +15,7 @@ from actors.ports import StoreError
 from pulsar_relay.config import ConfigError
 from pulsar_relay.settings import Settings
 from pulsar_relay.store.client import Client
+from pulsar_relay.store.information import information_of
 
 NO_EVICTION = "noeviction"
 WHERE = "in its configuration and with CONFIG SET"
@@ -81,13 +82,10 @@ class Backing:
             raise StoreError("store_evicts", problem)
 
     async def ask(self) -> ServerSettings:
-        line = self._client.line
         information, configured = await asyncio.gather(
-            line.call("INFO", "memory", "persistence", "replication"), self._configured()
+            information_of(self._client, "memory", "persistence", "replication"), self._configured()
         )
-        lines = information.decode("utf-8", "replace").splitlines()
-        named = {name: value for name, _, value in (text.partition(":") for text in lines)}
-        return ServerSettings.of(named, configured)
+        return ServerSettings.of(information, configured)
 
     async def _configured(self) -> dict[str, str]:
         """Nothing where CONFIG is denied to this user, or renamed away as some services do."""
