@@ -212,8 +212,8 @@ def test_the_drill_of_the_documents_can_be_done(
     assert line.run(*check).code == 0
     other = make_relay_process()
     drill_dir = str(other.data_dir)
-    assert line.run(*[drill_dir if word == "/tmp/drill" else word for word in restore]).code == 0
-    assert serve[-2:] == ["--data-dir", "/tmp/drill"]
+    assert line.run(*[drill_dir if word == "./drill" else word for word in restore]).code == 0
+    assert serve[-2:] == ["--data-dir", "./drill"]
     other.start()
     read = line.run(*[other.url if word.startswith("http") else word for word in tail])
     assert [one["message_id"] for one in read.lines] == [one["message_id"] for one in published.lines]
