@@ -27,7 +27,9 @@ _DEFAULT_FILE = Path("config.yaml")
 _DEFAULT_ORIGIN = "default"
 # A Compose file says `VALKEY_PASSWORD: ${VALKEY_PASSWORD:-}`, and empty means "none" to everybody. An empty
 # host, on the other hand, is somebody's missing variable, and would quietly start an embedded server.
-_BLANK_IS_NULL = frozenset({"valkey.username", "valkey.password"})
+_BLANK_IS_NULL = frozenset(
+    {"valkey.username", "valkey.password", "valkey.sentinel_username", "valkey.sentinel_password"}
+)
 
 
 class ConfigError(Exception):
@@ -254,6 +256,12 @@ def _unusable_valkey_settings(settings: Settings, origins: Mapping[str, str]) ->
         yield f"{name} ({origins[name]}) has no meaning for the embedded server, which never evicts"
     if valkey.tls_ca is not None and not valkey.tls:
         yield f"valkey.tls_ca ({origins['valkey.tls_ca']}) has no meaning without valkey.tls"
+    if valkey.mode != "standalone":
+        yield from _unusable_group(settings, origins)
+        return
+    yield from _without_meaning(
+        settings, origins, ("valkey.addresses", *_OF_SENTINELS), "valkey.mode: standalone"
+    )
     if valkey.host is None:
         is_embedded = valkey.unix_socket is None
         names = ["valkey.port", "valkey.tls"] + (
@@ -265,6 +273,33 @@ def _unusable_valkey_settings(settings: Settings, origins: Mapping[str, str]) ->
             if is_forgetful or KEYS[name].value_in(settings) != KEYS[name].default:
                 server = "the embedded server" if is_embedded else "a unix socket"
                 yield f"{name} ({origins[name]}) has no meaning for {server}; did you forget valkey.host?"
+
+
+_OF_SENTINELS = ("valkey.sentinel_service", "valkey.sentinel_username", "valkey.sentinel_password")
+_OF_ONE_SERVER = ("valkey.host", "valkey.port", "valkey.unix_socket")
+
+
+def _unusable_group(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
+    """Of a Sentinel group, or a cluster."""
+    valkey = settings.valkey
+    mode = f"valkey.mode: {valkey.mode}"
+    if valkey.addresses is None:
+        whose = "sentinels" if valkey.mode == "sentinel" else "nodes of the cluster"
+        yield f"{mode} ({origins['valkey.mode']}) needs valkey.addresses: those of some {whose}"
+    if valkey.mode == "sentinel":
+        if valkey.sentinel_service is None:
+            yield f"{mode} ({origins['valkey.mode']}) needs valkey.sentinel_service, the primary's name"
+        yield from _without_meaning(settings, origins, _OF_ONE_SERVER, mode)
+    else:
+        yield from _without_meaning(settings, origins, (*_OF_ONE_SERVER, *_OF_SENTINELS, "valkey.db"), mode)
+
+
+def _without_meaning(
+    settings: Settings, origins: Mapping[str, str], names: Iterable[str], where: str
+) -> Iterator[str]:
+    for name in names:
+        if KEYS[name].value_in(settings) != KEYS[name].default:
+            yield f"{name} ({origins[name]}) has no meaning with {where}"
 
 
 def _unusable_durability(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:

@@ -8,6 +8,7 @@ itself, which may be a secret; `form` completes "allowed: ...".
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -57,6 +58,34 @@ class Text:
 
     def show(self, value: object) -> str:
         return str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Hosts and ports, one or several: a tuple of pairs."""
+
+    form: str = "host:port, or several with commas between them"
+    null_words: frozenset[str] = _NO_WORDS
+
+    def parse(self, text: str) -> tuple[tuple[str, int], ...]:
+        return tuple(self._address(word.strip()) for word in text.split(","))
+
+    def show(self, value: object) -> str:
+        assert isinstance(value, tuple)
+        return ", ".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in value)
+
+    def _address(self, word: str) -> tuple[str, int]:
+        match = _ADDRESS.fullmatch(word)
+        if match is None:
+            raise ValueError("is not host:port")
+        port = int(match["port"])
+        _check_bounds(port, 1, 65535)
+        return match["bracketed"] or match["host"], port
+
+
+_ADDRESS = re.compile(
+    r"(?:\[(?P<bracketed>[0-9A-Fa-f:.%]+)\]|(?P<host>[A-Za-z0-9_.-]+)):(?P<port>[0-9]{1,5})"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pulsar_relay.kinds import Choice, Duration, FilePath, Size, Switch, Text, Whole, setting
+from pulsar_relay.kinds import Addresses, Choice, Duration, FilePath, Size, Switch, Text, Whole, setting
 
 _MIB = 1024 * 1024
 
@@ -117,8 +117,47 @@ class ServerSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValkeySettings:
-    """The Valkey that holds the streams. With neither host nor socket the relay runs a server of its own."""
+    """The Valkey that holds the streams. Where nothing is said of it the relay runs a server of its own."""
 
+    mode: str = setting(
+        Choice(("standalone", "sentinel", "cluster")),
+        "standalone",
+        "What Valkey is. `standalone`: one server, at `valkey.host` or `valkey.unix_socket`. `sentinel`: a "
+        "primary with replicas, one of which takes its place when it fails; where it is, the sentinels at "
+        "`valkey.addresses` tell. `cluster`: several primaries that share the topics among them, and whose "
+        "nodes tell of each other; it begins with those at `valkey.addresses`.",
+        environment="VALKEY_MODE",
+    )
+    addresses: tuple[tuple[str, int], ...] | None = setting(
+        Addresses(),
+        None,
+        "Where to begin: the sentinels, or some nodes of the cluster, one of which must answer. Name "
+        "several, so that a relay also starts while one of them is away.",
+        null="a single server, without sentinels or cluster",
+        environment="VALKEY_ADDRESSES",
+    )
+    sentinel_service: str | None = setting(
+        Text(),
+        None,
+        "Name under which the sentinels watch over the primary (`sentinel monitor <name> ...`).",
+        null="there are no sentinels",
+        environment="VALKEY_SENTINEL_SERVICE",
+    )
+    sentinel_username: str | None = setting(
+        Text(),
+        None,
+        "ACL user of the sentinels, which have users of their own.",
+        null="their `default` user",
+        environment="VALKEY_SENTINEL_USERNAME",
+    )
+    sentinel_password: str | None = setting(
+        Text(),
+        None,
+        "Password of that user.",
+        null="the sentinels ask for none",
+        secret=True,
+        environment="VALKEY_SENTINEL_PASSWORD",
+    )
     host: str | None = setting(
         Text("a host name or address"),
         None,
@@ -150,8 +189,8 @@ class ValkeySettings:
     tls: bool = setting(
         Switch(),
         False,
-        "Speak TLS to Valkey; its certificate must be valid for `valkey.host`. Costs some processor time a "
-        "round trip.",
+        "Speak TLS to Valkey, and to its sentinels; their certificates must be valid for `valkey.host`, or "
+        "for the addresses that sentinels and nodes announce. Costs some processor time a round trip.",
         environment="VALKEY_TLS",
     )
     tls_ca: Path | None = setting(
@@ -172,8 +211,9 @@ class ValkeySettings:
     pool_size: int = setting(
         Whole(1, 10_000),
         100,
-        "Most connections a worker opens to Valkey. Appends share few of them; reads of history by many "
-        "slow subscribers at the same time use the rest, and wait for one when all are in use.",
+        "Most connections a worker opens to Valkey, or to each primary of a cluster. Appends share few of "
+        "them; reads of history by many slow subscribers at the same time use the rest, and wait for one "
+        "when all are in use.",
     )
     connect_timeout_seconds: float = setting(
         Duration("50ms", "5m"), 2.0, "Time to open a connection to Valkey before it counts as away."
@@ -470,7 +510,8 @@ class Settings:
     @property
     def uses_embedded_server(self) -> bool:
         """True when no external Valkey is configured."""
-        return self.valkey.host is None and self.valkey.unix_socket is None
+        valkey = self.valkey
+        return valkey.mode == "standalone" and valkey.host is None and valkey.unix_socket is None
 
 
 def _is_loopback(host: str) -> bool:

@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, settings
 
 pytest_plugins = [
     "tests.valkeys",
+    "tests.sentinels",
     "tests.workers",
     "tests.relays",
     "tests.commands",

@@ -344,3 +344,41 @@ def test_listening_beyond_loopback_needs_to_be_allowed_by_name(key: str) -> None
     assert re.match(rf"server\.{key}: '0\.0\.0\.0' \(relay\.yaml:1\) .*--allow-open", problem)
     allowed = load_text(f"server: {{{key}: 0.0.0.0, allow_open: true}}").settings.server
     assert allowed.beyond_loopback == (f"server.{key}",)
+
+
+# Sentinel and Cluster
+
+
+def test_the_addresses_of_a_group_are_read_and_shown_alike() -> None:
+    text = "valkey: {mode: cluster, addresses: 'a:1, [::1]:2,10.0.0.1:6379'}"
+    settings = load_text(text).settings
+    assert settings.valkey.addresses == (("a", 1), ("::1", 2), ("10.0.0.1", 6379))
+    assert KEYS["valkey.addresses"].show(settings.valkey.addresses) == "a:1, [::1]:2, 10.0.0.1:6379"
+    assert not settings.uses_embedded_server
+
+
+@pytest.mark.parametrize("text", ["a", "a:", ":1", "a:0", "a:65536", "a:1,", "a:1 b:2", "::1:2", "[::1]"])
+def test_what_is_no_address_is_refused(text: str) -> None:
+    assert "valkey.addresses" in problems_of(environment={"VALKEY_ADDRESSES": text})[0]
+
+
+def test_sentinels_need_addresses_and_a_name_and_no_host() -> None:
+    problems = problems_of("valkey: {mode: sentinel, host: a}")
+    assert len(problems) == 3
+    assert "needs valkey.addresses" in problems[0]
+    assert "needs valkey.sentinel_service" in problems[1]
+    assert "valkey.host (relay.yaml:1) has no meaning with valkey.mode: sentinel" in problems[2]
+
+
+def test_a_cluster_has_one_database_and_no_sentinels() -> None:
+    problems = problems_of("valkey: {mode: cluster, addresses: 'a:1', db: 1, sentinel_service: s, port: 1}")
+    assert [problem.split(" ")[0] for problem in problems] == [
+        "valkey.port",
+        "valkey.sentinel_service",
+        "valkey.db",
+    ]
+
+
+def test_addresses_of_a_group_need_its_mode() -> None:
+    problems = problems_of("valkey: {host: a, addresses: 'a:1', sentinel_service: s}")
+    assert [problem.split(" ")[0] for problem in problems] == ["valkey.addresses", "valkey.sentinel_service"]

@@ -53,6 +53,8 @@ class RealValkey:
         # FLUSHALL writes a snapshot while `save` is set: a clean database would cost milliseconds.
         self.settings: dict[str, str] = {"save": "", "enable-debug-command": "local"}
         self.settings.update(settings or {})
+        self.configuration = VALKEY_CONF
+        """The file it is started with; CONFIG REWRITE writes to it."""
         self.host = "127.0.0.1"
         self.port = 0
         self.socket_path = ""
@@ -122,9 +124,12 @@ class RealValkey:
 
     def client(self) -> valkey_client.Valkey:
         """A new blocking client; the caller closes it (it is a context manager)."""
+        timeout, password = 10 * TIMEOUT_SCALE, self.settings.get("requirepass")
         if self._tcp:
-            return valkey_client.Valkey(host=self.host, port=self.port, socket_timeout=10 * TIMEOUT_SCALE)
-        return valkey_client.Valkey(unix_socket_path=self.socket_path, socket_timeout=10 * TIMEOUT_SCALE)
+            return valkey_client.Valkey(self.host, self.port, password=password, socket_timeout=timeout)
+        return valkey_client.Valkey(
+            unix_socket_path=self.socket_path, password=password, socket_timeout=timeout
+        )
 
     def command(self, *words: str | bytes | float) -> object:
         """Run one command on a connection of its own and return the reply; raises the server's error."""
@@ -171,14 +176,19 @@ class RealValkey:
     ) -> None:
         self.close()
 
-    def _spawn(self) -> None:
-        self._dismiss_watchdog()
+    def _arguments(self) -> list[str]:
+        """The command line."""
         settings = {"port": str(self.port), "bind": self.host, "dir": str(self.directory), **self.settings}
         if not self._tcp:
             settings |= {"unixsocket": self.socket_path, "unixsocketperm": "700"}
-        arguments = [str(get_binary_path()), str(VALKEY_CONF)]
+        arguments = [str(get_binary_path()), str(self.configuration)]
         for name, value in settings.items():
             arguments += [f"--{name}", *value.split(" ")]
+        return arguments
+
+    def _spawn(self) -> None:
+        self._dismiss_watchdog()
+        arguments = self._arguments()
         with open(self.directory / "valkey.log", "ab") as log:
             # A session of its own: Ctrl-C at pytest lets tests and fixtures finish before their server goes.
             self._process = subprocess.Popen(
@@ -221,7 +231,8 @@ class RealValkey:
             connection.settimeout(1)
             connection.connect((self.host, self.port) if self._tcp else self.socket_path)
             connection.sendall(b"PING\r\n")
-            return connection.recv(64).startswith(b"+PONG")
+            # One that wants a password first has its data loaded, too.
+            return connection.recv(64).startswith((b"+PONG", b"-NOAUTH"))
         return False
 
     def _end(self, number: signal.Signals) -> None:

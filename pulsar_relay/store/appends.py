@@ -123,9 +123,11 @@ class Appends:
                 pause *= random.uniform(0.5, 1.0)
                 # After one unknown outcome even a definite refusal of the repetition does not tell what
                 # became of the first attempt: the next one may. And a store that was away is not back before
-                # it has loaded its data, and others have come back to it too.
+                # it has loaded its data, and others have come back to it too. Where another server takes a
+                # deposed one's place it is as if the store were away.
                 may_repeat = (
                     error.code == "store_unavailable"
+                    or error.code in self._client.passing_codes
                     or is_outcome_unknown
                     or (was_away and error.code in ("store_loading", "store_crowded"))
                 )

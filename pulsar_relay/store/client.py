@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import resources
 from typing import Any
 
@@ -14,9 +15,12 @@ from pulsar_relay.store.line import Line, Lines
 from pulsar_relay.store.link import Endpoint, Word
 from pulsar_relay.store.refusals import ScriptUnknownError
 from pulsar_relay.store.replicated_line import ReplicatedLine
+from pulsar_relay.store.sentinels import Sentinels
 
 SINGLE_CONNECTIONS = 2
 """Of a worker's connections, the line is one, and the feed another."""
+REPLACED = frozenset({"store_read_only", "store_primary_down"})
+"""What a server says that is no primary, while another one takes its place."""
 
 
 class Client:
@@ -26,8 +30,13 @@ class Client:
     too, unless replicas have to confirm what is appended: waiting for them holds up all that is behind.
     """
 
-    def __init__(self, endpoint: Endpoint, max_pages: int, replicas: int = 0) -> None:
+    def __init__(
+        self, endpoint: Endpoint, max_pages: int, replicas: int = 0, sentinels: Sentinels | None = None
+    ) -> None:
         self.endpoint = endpoint
+        self._sentinels = sentinels
+        self.passing_codes = REPLACED if sentinels else frozenset[str]()
+        """Refusals that pass by themselves, and soon: what was refused may be repeated."""
         self.line = Line(endpoint)
         self.appends = ReplicatedLine(endpoint, replicas) if replicas else self.line
         self.pages = Lines(endpoint, max_pages)
@@ -41,6 +50,8 @@ class Client:
         await self.line.aclose()
         await self.appends.aclose()
         await self.pages.aclose()
+        if self._sentinels is not None:
+            await self._sentinels.aclose()
 
 
 def make_client(
@@ -57,7 +68,16 @@ def make_client(
     """
     singles = SINGLE_CONNECTIONS + (1 if replicas else 0)
     endpoint = Endpoint.of(settings, unix_socket, identity)
-    return Client(endpoint, max(1, settings.pool_size - singles), replicas)
+    sentinels = _sentinels(settings) if settings.mode == "sentinel" else None
+    endpoint = replace(endpoint, locator=sentinels)
+    return Client(endpoint, max(1, settings.pool_size - singles), replicas, sentinels)
+
+
+def _sentinels(settings: ValkeySettings) -> Sentinels:
+    own = replace(settings, username=settings.sentinel_username, password=settings.sentinel_password, db=0)
+    endpoint = Endpoint.of(own)
+    assert settings.addresses is not None and settings.sentinel_service is not None
+    return Sentinels([endpoint.at(place) for place in settings.addresses], settings.sentinel_service)
 
 
 class Script:

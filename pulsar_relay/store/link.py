@@ -17,14 +17,15 @@ import ssl
 import struct
 import termios
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, cast
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, cast
 
 import libvalkey
 from valkey.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
 from valkey.asyncio.connection import AbstractConnection
 from valkey.exceptions import ValkeyError
 
+from actors.ports import StoreError
 from pulsar_relay import __version__
 from pulsar_relay.settings import ValkeySettings
 from pulsar_relay.store.identity import StoreIdentity
@@ -55,11 +56,31 @@ class _TlsConnection(SSLConnection):
         self.ssl_context.context = tls
 
 
+Place = tuple[str, int]
+"""Host and port."""
+
+
+class Severable(Protocol):
+    def sever(self) -> None:
+        """End the connection; who waits on it is told that it was lost."""
+
+
+class Locator(Protocol):
+    """Who knows which server is the primary."""
+
+    async def primary(self) -> Place:
+        """StoreError if nobody can tell."""
+
+    def watch(self, link: Severable, place: Place) -> None:
+        """The link is severed when the primary is another one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where Valkey is, how to get in, and how long to wait for it.
 
-    With an `identity`, a connection is opened only to the store that has it.
+    With an `identity`, a connection is opened only to the store that has it. With a `locator` it is asked at
+    each connection where that is, and only a primary will do.
     """
 
     connection_class: type[AbstractConnection]
@@ -67,6 +88,7 @@ class Endpoint:
     command_timeout_seconds: float
     arguments: dict[str, Any] = field(repr=False)
     identity: StoreIdentity | None = None
+    locator: Locator | None = None
 
     @classmethod
     def of(
@@ -106,6 +128,11 @@ class Endpoint:
         return cls(
             kind, settings.connect_timeout_seconds, settings.command_timeout_seconds, arguments, identity
         )
+
+    def at(self, place: Place) -> Endpoint:
+        """The same of the server there."""
+        host, port = place
+        return replace(self, arguments=self.arguments | {"host": host, "port": port}, locator=None)
 
     async def greeting(self) -> str:
         """What the server says on a new connection before it is asked anything; nothing, if all is well.
@@ -154,18 +181,25 @@ class Link:
         """Connect, authenticate, and see that it is the right store; StoreError (with a known outcome) if
         that fails or takes too long.
         """
-        connection = endpoint.connection_class(**endpoint.arguments)
-        identity = endpoint.identity
+        locator, identity = endpoint.locator, endpoint.identity
+        connection: AbstractConnection | None = None
+        place: Place | None = None
         try:
             async with asyncio.timeout(endpoint.connect_timeout_seconds):
+                if locator is not None:
+                    place = await locator.primary()
+                    endpoint = endpoint.at(place)
+                connection = endpoint.connection_class(**endpoint.arguments)
                 await connection.connect()
+                if locator is not None:
+                    await _expect_primary(connection)
                 if identity is not None:
                     await identity.admit(functools.partial(_ask, connection))
         except (ValkeyError, OSError) as error:
             await _abandon(connection)
             told = unreachable(error)
-            if told.code == "store_unavailable" and TOO_MANY_CLIENTS in await endpoint.greeting():
-                told = crowded()
+            if told.code == "store_unavailable" and connection is not None:
+                told = crowded() if TOO_MANY_CLIENTS in await endpoint.greeting() else told
             raise told from error
         except BaseException:
             await _abandon(connection)
@@ -173,6 +207,8 @@ class Link:
         link = cls(connection, on_reply, on_lost)
         if identity is not None:
             identity.watch(link)
+        if locator is not None and place is not None:
+            locator.watch(link, place)
         return link
 
     @property
@@ -234,10 +270,18 @@ async def _ask(connection: AbstractConnection, *words: Word) -> Any:
         raise refusal(error) from error
 
 
+async def _expect_primary(connection: AbstractConnection) -> None:
+    """A server that has just begun to be one, or is none any more, says so itself."""
+    if (await _ask(connection, "ROLE"))[0] != b"master":
+        raise StoreError("store_unavailable", "the server that should be the primary is a replica")
+
+
 def _ignore(*_: object) -> None:
     pass
 
 
-async def _abandon(connection: AbstractConnection) -> None:
+async def _abandon(connection: AbstractConnection | None) -> None:
+    if connection is None:
+        return
     with contextlib.suppress(ValkeyError, OSError):
         await connection.disconnect(nowait=True)
