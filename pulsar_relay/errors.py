@@ -98,6 +98,8 @@ _ROWS: tuple[tuple[str, int | None, int | None, int | None, str], ...] = (
         "The relay has more to do than it can hold. Try again."),
     ("too_many_connections", 503, 1013, 5,
         "The relay has as many connections as it can hold. Try again later."),
+    ("workers_silent", 503, None, 1,
+        "The relay's other workers could not be asked. Try again."),
     ("store_unavailable", 503, None, 1,
         "The store cannot be reached at the moment. Try again."),
     ("store_full", 503, None, 5,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -64,6 +64,14 @@ def make_settings(values: Mapping[str, object]) -> Settings:
         for section, attributes in changes.items()
     }
     return dataclasses.replace(defaults, **sections)
+
+
+def secrets_in(settings: Settings) -> Iterator[str]:
+    """What must not be shown to anybody, as one would write it."""
+    for key in KEYS.values():
+        value = key.value_in(settings)
+        if key.declaration.secret and value is not None:
+            yield key.show(value)
 
 
 def _rows() -> Mapping[str, Key]:

@@ -170,6 +170,24 @@ class Whole:
 
 
 @dataclass(frozen=True, slots=True)
+class WholeOrAuto:
+    """A whole number from 1, or the word `auto`, whose value is 0."""
+
+    most: int
+    null_words: frozenset[str] = _NO_WORDS
+
+    @property
+    def form(self) -> str:
+        return f"auto, or a whole number from 1 to {self.most}"
+
+    def parse(self, text: str) -> int:
+        return 0 if text.lower() == "auto" else Whole(1, self.most).parse(text)
+
+    def show(self, value: object) -> str:
+        return str(value) if value else "auto"
+
+
+@dataclass(frozen=True, slots=True)
 class Duration:
     """A time, in seconds; bounds included, given as text."""
 

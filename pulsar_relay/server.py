@@ -1,10 +1,9 @@
 """The composition root: builds a worker from the settings, starts and stops it in a written order.
 
-Start: embedded Valkey (if none is configured) -> store and feed -> actors -> probe -> ports. So whoever can
-connect can publish.
+Start: store and feed -> actors -> probe -> ports. So whoever can connect can publish.
 
 Stop: not ready -> `server.shutdown_notice` passes -> no new connections -> waiting polls answered, WebSockets
-closed 1012, streams ended -> publishes under way answered -> actors -> feed and store -> embedded Valkey.
+closed 1012, streams ended -> publishes under way answered -> actors -> feed and store.
 After the notice within `server.shutdown_deadline`; what is acknowledged is in the stream long before.
 """
 
@@ -16,10 +15,9 @@ import functools
 import logging
 import resource
 import secrets
-import signal
+import socket
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +36,15 @@ from pulsar_relay.requests import RequestReader
 from pulsar_relay.settings import Settings
 from pulsar_relay.store.backing import Backing
 from pulsar_relay.store.client import make_client
-from pulsar_relay.store.embedded import EmbeddedValkey
 from pulsar_relay.store.feed import Feed
 from pulsar_relay.store.identity import StoreIdentity
 from pulsar_relay.store.probe import Check, Probe
 from pulsar_relay.store.retention import Retention
 from pulsar_relay.store.valkey import ValkeyStore
+from pulsar_relay.supervision.crew import Alone, Crew
+from pulsar_relay.supervision.listening import BACKLOG, Ports, hang_up
+from pulsar_relay.supervision.metric_sums import metered
+from pulsar_relay.supervision.parts import Holdings, Part, PartSource, Question, Readiness, Waiting, What
 from pulsar_relay.survey import ConsumerSurvey
 from pulsar_relay.web.connections import OpenConnections
 from pulsar_relay.web.cursor_cookie import CursorCookie
@@ -58,35 +59,36 @@ RESERVED_FILES = 256
 """Descriptors kept for Valkey, logs, the embedded server and accepting: at the limit an accept loop spins."""
 STORE_RETRY_SECONDS = 0.5
 PROBE_SECONDS = 1.0
-EMBEDDED_APPENDFSYNC = {"memory": "everysec", "disk": "always"}
-"""What backs each durability level that a single server can have."""
 
 
 def wall_clock() -> int:
     return time.time_ns() // 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """Where a started worker listens."""
-
-    api: int
-    metrics: int | None
+Listen = Callable[[], tuple[list[socket.socket], list[socket.socket]]]
 
 
 class Worker:
     """One relay in this process and loop."""
 
     def __init__(
-        self, settings: Settings, unix_socket: str | None = None, identity_file: Path | None = None
+        self,
+        settings: Settings,
+        unix_socket: str | None = None,
+        identity_file: Path | None = None,
+        *,
+        known_store: str | None = None,
+        make_crew: Callable[[PartSource], Crew] = Alone,
     ) -> None:
-        """`unix_socket` and `identity_file` are the embedded server's. ConfigError if that file, or the one
-        the settings name, cannot be used.
+        """`unix_socket` and `identity_file` are the embedded server's; `known_store` is the identity of the
+        store that a worker before this one knew. `make_crew` is given this worker, to answer for all there
+        are. ConfigError if the file, or the one the settings name, cannot be used.
         """
         self._settings = settings
         self._name = secrets.token_hex(6)
         valkey = settings.valkey
         self._identity = StoreIdentity(identity_file or settings.storage.identity_file)
+        self._identity.remembered = self._identity.remembered or known_store
         self._client = make_client(
             valkey, unix_socket, replicas=settings.replicas_to_wait_for, identity=self._identity
         )
@@ -112,7 +114,33 @@ class Worker:
             self._store, lambda: self._retention.is_leading, settings.storage.trim_interval_seconds
         )
         self.metrics.watch_consumers(lambda: self._survey.standing)
+        self._crew = make_crew(self)
+        self._sockets: list[socket.socket] = []
         self._servers: list[HTTPServer] = []
+
+    @property
+    def known_store(self) -> str | None:
+        """The identity of the store it works on, None before it has met one."""
+        return self._identity.remembered
+
+    async def part(self, question: Question) -> Part:
+        """What this worker contributes to an answer for all. Raises RelayError."""
+        match question.what:
+            case What.METRICS:
+                return metered(self.metrics.registry.collect())
+            case What.READINESS:
+                is_accepting = self.relay.is_accepting and not self.relay.is_leaving
+                return Readiness(self._probe.report().legs, is_accepting)
+            case What.WAITING:
+                return Waiting(self.waiters.active, dict(self.waiters.topics))
+            case What.HOLDINGS:
+                return await self._holdings(question.topic)
+
+    async def _holdings(self, topic: str) -> Holdings:
+        census = await self.relay.census()
+        counts = census.subscribers
+        subscribers = counts.get(topic, 0) if topic else sum(counts.values())
+        return Holdings(census.open_topics, census.following_topics, census.hot_bytes, subscribers)
 
     def _build_relay(self) -> None:
         settings = self._settings
@@ -130,10 +158,12 @@ class Worker:
         )
         self.metrics.watch(self.relay)
 
-    async def start(self) -> Ports:
+    async def start(self, listen: Listen | None = None) -> Ports:
         """Returns when requests are answered. The store may still be away: then they are answered 503.
 
-        Raises MisfitError if the store is there and its settings do not back what the relay promises.
+        `listen` returns the sockets to answer on, those of the API and those for metrics; without it they
+        are made as the settings say. Raises MisfitError if the store is there and its settings do not back
+        what the relay promises.
         """
         settings = self._settings
         self.relay.start()
@@ -157,12 +187,25 @@ class Worker:
             max_connections(settings.server.max_connections),
             lambda: self.relay.connections["websocket"],
         )
-        port = self._listen(api, settings.server.host, settings.server.port)
+        api_sockets, metrics_sockets = (listen or self._bind)()
+        port = self._answer_on(api_sockets, api)
         metrics_port = None
-        if settings.server.metrics_port is not None:
-            metrics = HTTPServer(metrics_application(parts))
-            metrics_port = self._listen(metrics, settings.server.metrics_host, settings.server.metrics_port)
+        if metrics_sockets:
+            metrics_port = self._answer_on(metrics_sockets, HTTPServer(metrics_application(parts)))
         return Ports(port, metrics_port)
+
+    def _bind(self) -> tuple[list[socket.socket], list[socket.socket]]:
+        server = self._settings.server
+        api = bind_sockets(server.port, server.host, backlog=BACKLOG)
+        if server.metrics_port is None:
+            return api, []
+        return api, bind_sockets(server.metrics_port, server.metrics_host, backlog=BACKLOG)
+
+    def _answer_on(self, sockets: list[socket.socket], server: HTTPServer) -> int:
+        server.add_sockets(sockets)
+        self._servers.append(server)
+        self._sockets += sockets
+        return int(sockets[0].getsockname()[1])
 
     async def _learn_cookie_key(self) -> bool:
         """From the store, where all workers find the same; False if it cannot be asked now."""
@@ -199,8 +242,7 @@ class Worker:
             waiters=self.waiters,
             cookies=cookies,
             connections=self.connections,
-            probe=self._probe,
-            registry=self.metrics.registry,
+            crew=self._crew,
             websocket_frames=self._timed(wire.websocket_frames),
             sse_events=self._timed(wire.sse_events),
             openapi=apidoc.as_json(document),
@@ -219,11 +261,8 @@ class Worker:
 
         return encode_and_observe
 
-    def _listen(self, server: HTTPServer, host: str, port: int) -> int:
-        sockets = bind_sockets(port, host, backlog=1024)
-        server.add_sockets(sockets)
-        self._servers.append(server)
-        return int(sockets[0].getsockname()[1])
+    def abandon(self) -> None:
+        """Nothing of a worker runs outside of its process."""
 
     async def stop(self) -> None:
         """See the module's text. Returns within notice and deadline; may be called once."""
@@ -232,6 +271,7 @@ class Worker:
             await asyncio.sleep(self._settings.server.shutdown_notice_seconds)
         await self._canary.stop()
         self.relay.is_accepting = False
+        hang_up(self._sockets)
         for server in self._servers:
             server.stop()
         for connection in self.connections:
@@ -270,74 +310,3 @@ def max_connections(configured: int) -> int:
     files, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     possible = max(16, files - RESERVED_FILES)
     return min(configured, possible) if configured else possible
-
-
-async def serve(settings: Settings) -> None:
-    """Run a relay until SIGTERM or SIGINT.
-
-    Raises EmbeddedValkeyError, ConfigError or OSError if it cannot start.
-    """
-    embedded = embedded_valkey(settings)
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    try:
-        # Valkey may have gigabytes to load: who wants the relay to stop need not wait for that.
-        if embedded is not None and not await _is_done_before(stopping, loop.create_task(embedded.start())):
-            return
-        await _serve_until(stopping, settings, embedded)
-    finally:
-        if embedded is not None:
-            await embedded.stop()
-        logger.info("relay: stopped")
-
-
-async def _serve_until(stopping: asyncio.Event, settings: Settings, embedded: EmbeddedValkey | None) -> None:
-    worker = Worker(settings, embedded.socket_path, embedded.identity_path) if embedded else Worker(settings)
-    try:
-        starting = asyncio.get_running_loop().create_task(worker.start())
-        if await _is_done_before(stopping, starting):
-            _log_ready(settings, starting.result())
-            await stopping.wait()
-        logger.info("relay: stopping")
-    finally:
-        await worker.stop()
-
-
-async def _is_done_before(stopping: asyncio.Event, work: asyncio.Task[Any]) -> bool:
-    """Whether `work` ended before the relay was told to stop; else it is cancelled. Raises what it raised."""
-    stop = asyncio.ensure_future(stopping.wait())
-    try:
-        await asyncio.wait((work, stop), return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            return False
-        work.result()
-        return True
-    finally:
-        stop.cancel()
-        if work.cancel():
-            await asyncio.wait((work,))
-
-
-def embedded_valkey(settings: Settings) -> EmbeddedValkey | None:
-    """The server to run ourselves, None if one is configured."""
-    if not settings.uses_embedded_server:
-        return None
-    embedded = settings.embedded
-    return EmbeddedValkey(
-        embedded.data_dir,
-        appendfsync=EMBEDDED_APPENDFSYNC[settings.storage.durability],
-        maxmemory_bytes=embedded.maxmemory_bytes,
-        start_timeout_seconds=embedded.start_timeout_seconds,
-    )
-
-
-def _log_ready(settings: Settings, ports: Ports) -> None:
-    if settings.server.beyond_loopback:
-        logger.warning(
-            "relay: open beyond loopback without accounts: whoever reaches it reads and writes all topics"
-        )
-    logger.info("relay: listening on http://%s:%d", settings.server.host, ports.api)
-    if ports.metrics is not None:
-        logger.info("relay: metrics on http://%s:%d/metrics", settings.server.metrics_host, ports.metrics)

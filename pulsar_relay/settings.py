@@ -11,7 +11,18 @@ import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pulsar_relay.kinds import Addresses, Choice, Duration, FilePath, Size, Switch, Text, Whole, setting
+from pulsar_relay.kinds import (
+    Addresses,
+    Choice,
+    Duration,
+    FilePath,
+    Size,
+    Switch,
+    Text,
+    Whole,
+    WholeOrAuto,
+    setting,
+)
 
 _MIB = 1024 * 1024
 
@@ -53,6 +64,15 @@ class ServerSettings:
         "Lets the relay listen beyond loopback although it has no accounts. Set it only where the network "
         "itself keeps strangers out; the relay warns at every start.",
         flag="--allow-open",
+    )
+    workers: int = setting(
+        WholeOrAuto(1024),
+        1,
+        "Processes that share the port. One uses one core. With more, `serve` supervises them: it starts "
+        "again those that end and answers for all of them at `/metrics`, `/ready` and the statistics; each "
+        "costs memory of its own. `auto` is one for each core the relay may use, by its CPU affinity and its "
+        "control group's quota; leave some for Valkey.",
+        flag="--workers",
     )
     max_body_bytes: int = setting(
         Size("1KiB", "512MiB"),

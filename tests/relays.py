@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -76,6 +77,17 @@ class RelayProcess:
     def pid(self) -> int:
         assert self._process is not None, "this relay was never started"
         return self._process.pid
+
+    @property
+    def workers(self) -> dict[int, int]:
+        """The workers that answer requests: the pid of each by its number. Only where it has a supervisor."""
+        pids = {}
+        for message in self.messages:
+            if found := re.fullmatch(r"worker (\d+): pid (\d+) is ready", message):
+                pids[int(found[1])] = int(found[2])
+            elif found := re.match(r"worker (\d+): ended ", message):
+                pids.pop(int(found[1]), None)
+        return pids
 
     @property
     def is_running(self) -> bool:

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import uvloop
 
-from pulsar_relay.server import Ports, Worker
+from pulsar_relay.server import Worker
 from pulsar_relay.settings import Settings
+from pulsar_relay.supervision.listening import Ports
 from tests.valkeys import RealValkey
 
 START_SECONDS = 20.0

@@ -20,7 +20,7 @@ from pulsar_relay.cli.connection import URL_VARIABLE, parse_address
 from pulsar_relay.cli.opened_store import StoreFailedError, with_store
 from pulsar_relay.cli.settings import load_settings, settings_options
 from pulsar_relay.client.address import Address
-from pulsar_relay.server import embedded_valkey
+from pulsar_relay.serving import embedded_valkey
 from pulsar_relay.settings import Settings
 from pulsar_relay.store.client import Client
 

@@ -11,7 +11,7 @@ import click
 
 from actors.ports import StoreError
 from pulsar_relay.errors import ERRORS
-from pulsar_relay.server import embedded_valkey
+from pulsar_relay.serving import embedded_valkey
 from pulsar_relay.settings import Settings
 from pulsar_relay.store.client import Client, make_client
 from pulsar_relay.store.data_directory import DataDirectoryInUseError, EmbeddedValkeyError

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import importlib
+import itertools
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from pulsar_relay import logs, server
+from pulsar_relay import logs
 from pulsar_relay.cli.listeners import problems
 from pulsar_relay.cli.settings import UnusableError, load_settings, settings_options
 from pulsar_relay.config import ConfigError
-from pulsar_relay.keys import KEYS
+from pulsar_relay.keys import secrets_in
+from pulsar_relay.loops import loop_factory
+from pulsar_relay.serving import MakeServed, Serving, how_to_serve
 from pulsar_relay.settings import Settings
 from pulsar_relay.store.data_directory import EmbeddedValkeyError
 
@@ -30,7 +32,8 @@ LEFT_AT_ONCE = 130
 def serve(file: Path | None, assignments: Sequence[str], **flags: str | bool | None) -> None:
     """Run a relay until SIGTERM or Ctrl-C, which stop it in order; a second Ctrl-C leaves at once.
 
-    With no Valkey configured, the relay runs one of its own and keeps its data in `embedded.data_dir`.
+    With several workers they share the port, and this process starts again those that end. With no Valkey
+    configured, the relay runs one of its own and keeps its data in `embedded.data_dir`.
     Settings come from the configuration file, then the environment, then flags; `pulsar-relay config show`
     tells the outcome, config.yaml explains each.
 
@@ -42,13 +45,14 @@ def serve(file: Path | None, assignments: Sequence[str], **flags: str | bool | N
     """
     settings = load_settings(file, assignments, flags).settings
     _refuse_if(list(problems(settings.server)))
-    logs.set_up(settings.log, stream=sys.stderr, secrets=list(_secrets(settings)))
+    logs.set_up(settings.log, stream=sys.stderr, secrets=list(secrets_in(settings)))
+    make_served = how_to_serve(settings)
     # What is loaded by now lives as long as the process: no garbage collection has to look at it again.
     gc.collect()
     gc.freeze()
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_serve(settings))
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(_serve(settings, make_served))
     except EmbeddedValkeyError as error:
         raise click.ClickException(str(error)) from error
     except ConfigError as error:
@@ -63,33 +67,16 @@ def _refuse_if(reasons: Sequence[str]) -> None:
         raise click.ClickException("\n".join(reasons))
 
 
-async def _serve(settings: Settings) -> None:
-    serving = asyncio.ensure_future(server.serve(settings))
-    # The server sets its signal handlers as it begins; SIGINT then becomes ours, to count.
-    await asyncio.sleep(0)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, _interrupt, iter((True, False)))
-    await serving
+async def _serve(settings: Settings, make_served: MakeServed) -> None:
+    serving = Serving(settings, make_served)
+    interrupts = itertools.count(1)
 
+    def interrupt() -> None:
+        if next(interrupts) == 1:
+            serving.stop()
+        else:
+            serving.abandon()
+            os._exit(LEFT_AT_ONCE)
 
-def _interrupt(is_first: Iterator[bool]) -> None:
-    if next(is_first, False):
-        os.kill(os.getpid(), signal.SIGTERM)
-    else:
-        os._exit(LEFT_AT_ONCE)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's, or asyncio's own where uvloop does not exist."""
-    try:
-        uvloop = importlib.import_module("uvloop")
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
-
-
-def _secrets(settings: Settings) -> Iterator[str]:
-    for key in KEYS.values():
-        value = key.value_in(settings)
-        if key.declaration.secret and value is not None:
-            yield key.show(value)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt)
+    await serving.run()

@@ -5,12 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from pulsar_relay import __version__
-from pulsar_relay.relay import Relay
-from pulsar_relay.store.probe import Probe
+from pulsar_relay.supervision.crew import Crew
 from pulsar_relay.web.handler import ApiHandler
 
 
@@ -25,22 +23,24 @@ class HealthHandler(ApiHandler):
 
 
 class ReadyHandler(ApiHandler):
-    """GET /ready: a write to the store succeeded within the last seconds, and the relay is not stopping."""
+    """GET /ready: each worker wrote to the store within the last seconds, and none is stopping."""
 
-    def initialize(self, relay: Relay, probe: Probe, durability: str) -> None:
-        self.relay = relay
-        self.probe = probe
+    def initialize(self, crew: Crew, durability: str) -> None:
+        self.crew = crew
         self.durability = durability
 
-    def get(self) -> None:
-        report = self.probe.report()
-        is_accepting = self.relay.is_accepting and not self.relay.is_leaving
-        is_ready = report.is_ready and is_accepting
-        checks: dict[str, Any] = {leg.name: leg.as_json() for leg in report.legs}
-        checks["accepting"] = {"ok": is_accepting}
+    async def get(self) -> None:
+        readiness = await self.crew.readiness()
+        checks: dict[str, Any] = {leg.name: leg.as_json() for leg in readiness.legs()}
+        checks["accepting"] = {"ok": readiness.accepts}
+        is_ready = readiness.is_ready
         if not is_ready:
             self.set_header("Retry-After", "1")
         answer = {"ready": is_ready, "durability": self.durability, "checks": checks}
+        answer["workers"] = [
+            {"worker": each.worker, "ready": each.is_ready, "failing": each.failing}
+            for each in readiness.workers
+        ]
         self.answer(answer, 200 if is_ready else 503)
 
     head = get
@@ -49,11 +49,12 @@ class ReadyHandler(ApiHandler):
 class MetricsHandler(ApiHandler):
     """GET /metrics"""
 
-    def initialize(self, registry: CollectorRegistry) -> None:
-        self.registry = registry
+    def initialize(self, crew: Crew) -> None:
+        self.crew = crew
 
-    def get(self) -> None:
+    async def get(self) -> None:
+        text = await self.crew.metrics()
         self.set_header("Content-Type", CONTENT_TYPE_LATEST)
-        self.finish(generate_latest(self.registry))
+        self.finish(text)
 
     head = get

@@ -16,6 +16,7 @@ from pulsar_relay import wire
 from pulsar_relay.errors import RelayError
 from pulsar_relay.relay import Relay, Subscriber
 from pulsar_relay.requests import PollRequest, RequestReader
+from pulsar_relay.supervision.crew import Crew
 from pulsar_relay.web.beginnings import beginnings
 from pulsar_relay.web.connections import OpenConnections
 from pulsar_relay.web.cursor_cookie import CursorCookie
@@ -198,14 +199,15 @@ class GetPollHandler(PollHandler):
 class PollStatsHandler(ApiHandler):
     """GET /messages/poll/stats"""
 
-    def initialize(self, waiters: Waiters) -> None:
-        self.waiters = waiters
+    def initialize(self, crew: Crew) -> None:
+        self.crew = crew
 
-    def get(self) -> None:
-        counts = {f"{wire.OWNER}/{topic}": count for topic, count in self.waiters.topics.items()}
+    async def get(self) -> None:
+        waiting = await self.crew.waiting()
+        counts = {f"{wire.OWNER}/{topic}": count for topic, count in waiting.topics.items()}
         self.answer(
             {
-                "active_waiters": self.waiters.active,
+                "active_waiters": waiting.active,
                 "subscribed_topics": len(counts),
                 "topic_subscriber_counts": counts,
             }

@@ -6,14 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prometheus_client import CollectorRegistry
 from tornado.web import Application
 
 from pulsar_relay.frames import FrameReader
 from pulsar_relay.relay import Relay
 from pulsar_relay.requests import RequestReader
 from pulsar_relay.settings import Settings
-from pulsar_relay.store.probe import Probe
+from pulsar_relay.supervision.crew import Crew
 from pulsar_relay.web.connections import OpenConnections
 from pulsar_relay.web.consumers import AcknowledgeHandler, ConsumerHandler, ConsumerListHandler
 from pulsar_relay.web.cursor_cookie import CursorCookie
@@ -42,8 +41,7 @@ class FrontParts:
     waiters: Waiters
     cookies: CursorCookie
     connections: OpenConnections
-    probe: Probe
-    registry: CollectorRegistry
+    crew: Crew
     frames: FrameReader
     websocket_frames: Encode
     sse_events: Encode
@@ -79,6 +77,7 @@ def api_application(parts: FrontParts) -> Application:
         "farewells": Farewells(MOST_FAREWELLS),
         "encode": parts.websocket_frames,
     }
+    topics = {"relay": relay, "reader": reader, "crew": parts.crew}
     topic = r"/api/v1/topics/([^/]+)"
     consumer = r"/api/v1/consumers/([^/]+)"
     return _application(
@@ -87,21 +86,21 @@ def api_application(parts: FrontParts) -> Application:
             (r"/api/v1/messages/bulk", BulkHandler, publish),
             (r"/messages/poll", PostPollHandler, poll),
             (r"/api/v1/poll", GetPollHandler, poll),
-            (r"/messages/poll/stats", PollStatsHandler, {"waiters": parts.waiters}),
+            (r"/messages/poll/stats", PollStatsHandler, {"crew": parts.crew}),
             (r"/ws", RelayWebSocket, socket),
             (r"/api/v1/stream", StreamHandler, stream),
-            (r"/api/v1/topics", TopicListHandler, {"relay": relay, "reader": reader}),
-            (topic, TopicHandler, {"relay": relay, "reader": reader}),
+            (r"/api/v1/topics", TopicListHandler, topics),
+            (topic, TopicHandler, topics),
             (topic + "/messages", HistoryHandler, {"relay": relay, "reader": reader}),
             (r"/api/v1/consumers", ConsumerListHandler, {"relay": relay, "reader": reader}),
             (consumer, ConsumerHandler, {"relay": relay}),
             (consumer + "/ack", AcknowledgeHandler, {"relay": relay, "reader": reader}),
-            (r"/stats", StatsHandler, {"relay": relay}),
+            (r"/stats", StatsHandler, {"relay": relay, "crew": parts.crew}),
             (r"/health", HealthHandler),
             (
                 r"/ready",
                 ReadyHandler,
-                {"relay": relay, "probe": parts.probe, "durability": parts.settings.storage.durability},
+                {"crew": parts.crew, "durability": parts.settings.storage.durability},
             ),
             _metrics_route(parts),
             (r"/openapi\.json", OpenApiHandler, {"document": parts.openapi}),
@@ -117,7 +116,7 @@ def metrics_application(parts: FrontParts) -> Application:
 
 
 def _metrics_route(parts: FrontParts) -> tuple[Any, ...]:
-    return (r"/metrics", MetricsHandler, {"registry": parts.registry})
+    return (r"/metrics", MetricsHandler, {"crew": parts.crew})
 
 
 def _application(routes: list[Any], max_frame_bytes: int = 0) -> Application:

@@ -12,6 +12,7 @@ from pulsar_relay.errors import RelayError
 from pulsar_relay.fields import is_topic_name
 from pulsar_relay.relay import Relay
 from pulsar_relay.requests import RequestReader
+from pulsar_relay.supervision.crew import Crew
 from pulsar_relay.web.handler import ApiHandler
 
 STATS = "stats"
@@ -20,9 +21,10 @@ STATS = "stats"
 class TopicListHandler(ApiHandler):
     """GET and POST /api/v1/topics"""
 
-    def initialize(self, relay: Relay, reader: RequestReader) -> None:
+    def initialize(self, relay: Relay, reader: RequestReader, crew: Crew) -> None:
         self.relay = relay
         self.reader = reader
+        self.crew = crew
 
     async def get(self) -> None:
         query = self.reader.topics_query(self.request.query_arguments)
@@ -36,13 +38,13 @@ class TopicListHandler(ApiHandler):
     async def post(self) -> None:
         topic, terms = self.reader.new_topic(self.body(), self.request.headers.get("Content-Type"))
         await self.relay.create(topic, terms)
-        self.answer(await topic_information(self.relay, topic), 201)
+        self.answer(await topic_information(self.relay, self.crew, topic), 201)
 
 
-async def topic_information(relay: Relay, topic: str) -> dict[str, Any]:
-    """What is stored of a topic, what was said of it, and who reads it in this worker."""
+async def topic_information(relay: Relay, crew: Crew, topic: str) -> dict[str, Any]:
+    """What is stored of a topic, what was said of it, and who reads it."""
     description = await relay.describe(topic)
-    census = await relay.census()
+    holdings = await crew.holdings(topic)
     own, effective = description.own, description.effective
     created_ms = description.created_ms
     return {
@@ -60,7 +62,7 @@ async def topic_information(relay: Relay, topic: str) -> dict[str, Any]:
         "first_id": description.oldest,
         "last_id": description.newest,
         "epoch": description.epoch,
-        "subscribers": census.subscribers.get(topic, 0),
+        "subscribers": holdings.subscribers,
     }
 
 
@@ -75,21 +77,22 @@ def _seconds(milliseconds: int | None) -> float | None:
 class TopicHandler(ApiHandler):
     """GET, PUT and DELETE /api/v1/topics/{topic}"""
 
-    def initialize(self, relay: Relay, reader: RequestReader) -> None:
+    def initialize(self, relay: Relay, reader: RequestReader, crew: Crew) -> None:
         self.relay = relay
         self.reader = reader
+        self.crew = crew
 
     async def get(self, topic: str) -> None:
         if topic == STATS:
             self.answer(await self._statistics())
         else:
-            self.answer(await topic_information(self.relay, _existing_name(topic)))
+            self.answer(await topic_information(self.relay, self.crew, _existing_name(topic)))
 
     async def put(self, topic: str) -> None:
         topic = _existing_name(topic)
         terms = self.reader.topic_change(self.body(), self.request.headers.get("Content-Type"))
         await self.relay.change(topic, terms)
-        self.answer(await topic_information(self.relay, topic))
+        self.answer(await topic_information(self.relay, self.crew, topic))
 
     async def delete(self, topic: str) -> None:
         await self.relay.delete(_existing_name(topic))
@@ -101,33 +104,34 @@ class TopicHandler(ApiHandler):
         """The statistics' address is also that of a topic of this name: if there is one, both are told."""
         information: dict[str, Any] = {}
         try:
-            information = await topic_information(self.relay, STATS)
+            information = await topic_information(self.relay, self.crew, STATS)
         except RelayError as error:
             if error.code != "topic_not_found":
                 raise
-        return information | await relay_statistics(self.relay)
+        return information | await relay_statistics(self.relay, self.crew)
 
 
-async def relay_statistics(relay: Relay) -> dict[str, Any]:
-    """What this worker holds, and how many topics the store has."""
-    census = await relay.census()
+async def relay_statistics(relay: Relay, crew: Crew) -> dict[str, Any]:
+    """What the workers hold, and how many topics the store has."""
+    holdings = await crew.holdings()
     return {
         "total_topics": await relay.topic_count(),
-        "open_topics": census.open_topics,
-        "following_topics": census.following_topics,
-        "subscribers": sum(census.subscribers.values()),
-        "hot_bytes": census.hot_bytes,
+        "open_topics": holdings.open_topics,
+        "following_topics": holdings.following_topics,
+        "subscribers": holdings.subscribers,
+        "hot_bytes": holdings.hot_bytes,
     }
 
 
 class StatsHandler(ApiHandler):
     """GET /stats"""
 
-    def initialize(self, relay: Relay) -> None:
+    def initialize(self, relay: Relay, crew: Crew) -> None:
         self.relay = relay
+        self.crew = crew
 
     async def get(self) -> None:
-        self.answer(await relay_statistics(self.relay))
+        self.answer(await relay_statistics(self.relay, self.crew))
 
 
 class HistoryHandler(ApiHandler):
