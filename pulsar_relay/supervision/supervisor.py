@@ -22,7 +22,8 @@ from pulsar_relay.config import ConfigError
 from pulsar_relay.settings import Settings
 from pulsar_relay.supervision.collection import Collection
 from pulsar_relay.supervision.listening import Ports, SharedPort
-from pulsar_relay.supervision.notes import Answered, Asked, Begin
+from pulsar_relay.supervision.notes import Answer, Answered, Asked, Begin
+from pulsar_relay.supervision.parts import Question
 from pulsar_relay.supervision.slot import Slot
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,8 @@ class Supervisor:
         self._unix_socket = unix_socket
         self._identity_file = identity_file
         self._workers = workers
-        self._slots: list[Slot] = []
+        self.slots: list[Slot] = []
+        """Each worker's place, by its number."""
         self._restarts = 0
         self._stopping = asyncio.Event()
         self._begun: set[int] = set()
@@ -58,7 +60,7 @@ class Supervisor:
         self._lives: list[asyncio.Task[None]] = []
         self._looking: asyncio.Task[None] | None = None
         self._answers: set[asyncio.Task[None]] = set()
-        self._collection = Collection(self._slots, lambda: self._restarts)
+        self._collection = Collection(self.slots, lambda: self._restarts)
 
     async def start(self) -> Ports:
         """Return when each worker answers requests, or has failed to once.
@@ -71,7 +73,7 @@ class Supervisor:
         if server.metrics_port is not None:
             metrics_port = SharedPort.find(server.metrics_host, server.metrics_port)
         for number in range(self._workers):
-            self._slots.append(
+            self.slots.append(
                 Slot(
                     number,
                     port,
@@ -82,12 +84,10 @@ class Supervisor:
                 )
             )
         # All of them before anybody listens: nobody else can get in between.
-        for slot in self._slots:
+        for slot in self.slots:
             slot.bind()
         loop = asyncio.get_running_loop()
-        self._lives += [
-            loop.create_task(self._keep(slot), name=f"slot {slot.number}") for slot in self._slots
-        ]
+        self._lives += [loop.create_task(self._keep(slot), name=f"slot {slot.number}") for slot in self.slots]
         self._looking = loop.create_task(self._look(), name="counted by workers")
         await self._has_begun.wait()
         if self._refusal:
@@ -97,14 +97,14 @@ class Supervisor:
     async def stop(self) -> None:
         """All workers leave in order; who does not in time is killed. Nothing is left running."""
         self._stopping.set()
-        for slot in self._slots:
+        for slot in self.slots:
             slot.end()
         if self._lives:
             await self._all_end()
         if self._looking is not None:
             self._looking.cancel()
         self._collection.stop()
-        for slot in self._slots:
+        for slot in self.slots:
             slot.unbind()
         for life in self._lives:
             life.result()
@@ -121,7 +121,7 @@ class Supervisor:
     def abandon(self) -> None:
         """All workers end now. Returns at once."""
         self._stopping.set()
-        for slot in self._slots:
+        for slot in self.slots:
             slot.kill()
 
     # A worker's lives
@@ -155,7 +155,7 @@ class Supervisor:
             settings=self._settings,
             unix_socket=self._unix_socket,
             identity_file=self._identity_file,
-            known_store=slot.known_store or next((s.known_store for s in self._slots if s.known_store), None),
+            known_store=slot.known_store or next((s.known_store for s in self.slots if s.known_store), None),
             api_sockets=slot.api_descriptors,
             metrics_sockets=slot.metrics_descriptors,
         )
@@ -175,7 +175,7 @@ class Supervisor:
 
     def _note_begun(self, slot: Slot) -> None:
         self._begun.add(slot.number)
-        if len(self._begun) == len(self._slots):
+        if len(self._begun) == len(self.slots):
             self._has_begun.set()
 
     # What workers ask
@@ -185,8 +185,12 @@ class Supervisor:
         self._answers.add(task)
         task.add_done_callback(self._answers.discard)
 
+    async def answer(self, question: Question) -> Answer:
+        """What all workers that run say together."""
+        return await self._collection.answer(question)
+
     async def _answer(self, slot: Slot, asked: Asked) -> None:
-        slot.send(Answered(asked.number, await self._collection.answer(asked.question)))
+        slot.send(Answered(asked.number, await self.answer(asked.question)))
 
     async def _look(self) -> None:
         while True:
