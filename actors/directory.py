@@ -209,12 +209,14 @@ class DirectoryActor(LoopActor):
             self._compare()
         self.call_after(self._start.compare_seconds, due)
 
-    def on_compare_now(self, _now: CompareNow, _sender: Any) -> None:
+    def on_compare_now(self, now: CompareNow, _sender: Any) -> None:
         # Also while a comparison is under way: it may have read before the feed was restored.
-        self._compare()
+        self._compare(now.topics)
 
-    def _compare(self) -> None:
-        following = [topic.name for topic in self._topics.values() if topic.is_following]
+    def _compare(self, names: Sequence[str] | None = None) -> None:
+        known = self._topics
+        open_topics = known.values() if names is None else [known[name] for name in names if name in known]
+        following = [topic.name for topic in open_topics if topic.is_following]
         for start in range(0, len(following), COMPARED_AT_ONCE):
             topics = following[start : start + COMPARED_AT_ONCE]
             self._comparisons += 1
@@ -222,10 +224,10 @@ class DirectoryActor(LoopActor):
 
     def on_performed(self, performed: Performed, _sender: Any) -> None:
         self._comparisons -= 1
-        positions: Sequence[Position] = performed.result
+        positions: Sequence[Position | None] = performed.result
         for name, position in zip(performed.tag.topics, positions, strict=True):
             topic = self._topics.get(name)
-            if topic is not None:
+            if topic is not None and position is not None:
                 topic.forwarded += 1
                 self.send(topic.address, Compared(name, position))
 

@@ -265,8 +265,9 @@ class Store(Protocol):
 
     def position(self, topic: str) -> Awaitable[Position]: ...
 
-    def positions(self, topics: Sequence[str]) -> Awaitable[Sequence[Position]]:
-        """The positions of many topics in one round trip."""
+    def positions(self, topics: Sequence[str]) -> Awaitable[Sequence[Position | None]]:
+        """The positions of many topics in one round trip; None for those that cannot be asked now, as long
+        as others can."""
 
     def trim(self, topic: str, now_ms: int) -> Awaitable[Trimmed]:
         """Remove what the topic's retention does not keep at this Unix time, and what has expired at the

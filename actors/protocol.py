@@ -339,7 +339,9 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class CompareNow:
-    """The feed was interrupted: compare every following topic with its stream at once."""
+    """The feed was interrupted: compare following topics with their streams at once; None: all of them."""
+
+    topics: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

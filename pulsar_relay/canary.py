@@ -22,7 +22,7 @@ from pulsar_relay.relay import Relay, Subscriber
 from pulsar_relay.store.appends import Appends
 from pulsar_relay.store.client import Client
 from pulsar_relay.store.probe import Leg
-from pulsar_relay.store.schema import canary_topic, stream_keys
+from pulsar_relay.store.schema import canary_topic, stream, stream_keys
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +30,8 @@ DEADLINE_SECONDS = 2.0
 """Time a canary has to arrive."""
 STALE_SECONDS = 5.0
 KEPT_MESSAGES = 1
+MOST_TOPICS = 1000
+"""Of so many topics one is on any shard that has more than a few slots."""
 FORGOTTEN_SECONDS = 120
 """When the canary's keys of a worker that is gone leave the store."""
 
@@ -48,7 +50,8 @@ class Canary:
     ) -> None:
         self._relay = relay
         self._client = client
-        self._topic = canary_topic(worker)
+        self._worker = worker
+        self._topic_number = 0
         self._appends = Appends(
             client,
             f"{worker}canary",
@@ -94,6 +97,11 @@ class Canary:
     async def _run(self) -> None:
         while True:
             failure = await self._fly()
+            for _ in self._client.known_shards()[1:]:
+                if failure is not None:
+                    # The shard it flies over may be down, alone.
+                    self._go_elsewhere()
+                    failure = await self._fly()
             # What is wrong with the store is said by those who look after it.
             if failure == "not_delivered" and not self._is_told:
                 self._is_told = True
@@ -103,6 +111,20 @@ class Canary:
                 logger.info("canary: messages arrive again")
             self._failure = failure
             await asyncio.sleep(self._interval_seconds)
+
+    @property
+    def _topic(self) -> str:
+        return canary_topic(self._worker, self._topic_number)
+
+    def _go_elsewhere(self) -> None:
+        """To a topic of another shard, the next in order."""
+        self._leave()
+        shards = self._client.known_shards()
+        here = self._client.home(stream(self._topic).encode())
+        at = (shards.index(here) + 1) % len(shards) if here in shards else 0
+        for self._topic_number in range(MOST_TOPICS):
+            if self._client.home(stream(self._topic).encode()) is shards[at]:
+                return
 
     async def _fly(self) -> str | None:
         """Send one and wait for it; returns why it did not arrive, a row of the error table."""

@@ -300,7 +300,7 @@ class MeteredStore:
     async def position(self, topic: str) -> Position:
         return await self._metered("position", self._store.position(topic))
 
-    async def positions(self, topics: Sequence[str]) -> Sequence[Position]:
+    async def positions(self, topics: Sequence[str]) -> Sequence[Position | None]:
         return await self._metered("positions", self._store.positions(topics))
 
     async def trim(self, topic: str, now_ms: int) -> Trimmed:

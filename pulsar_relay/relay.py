@@ -162,8 +162,9 @@ class Relay:
     def take_claim(self, client_id: str, generation: int) -> None:
         self.base.tell(self._claims, Claimed(client_id, generation))
 
-    def compare_now(self) -> None:
-        self.base.tell(self._directory, CompareNow())
+    def compare_now(self, topics: Sequence[str] | None = None) -> None:
+        """The feed of these topics, or of all, has missed something."""
+        self.base.tell(self._directory, CompareNow(topics))
         self.base.tell(self._claims, CompareClaims())
 
     # What producers ask

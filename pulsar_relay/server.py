@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import resource
 import secrets
@@ -40,6 +39,7 @@ from pulsar_relay.store.feed import Feed
 from pulsar_relay.store.identity import StoreIdentity
 from pulsar_relay.store.probe import Check, Probe
 from pulsar_relay.store.retention import Retention
+from pulsar_relay.store.shard_checks import ShardChecks
 from pulsar_relay.store.valkey import ValkeyStore
 from pulsar_relay.supervision.crew import Alone, Crew
 from pulsar_relay.supervision.listening import BACKLOG, Ports, hang_up
@@ -101,13 +101,15 @@ class Worker:
         self._build_relay()
         self._canary = Canary(self.relay, self._client, self._name, PROBE_SECONDS)
         self._backing = Backing(self._client, settings)
+        shards = ShardChecks(self._client, lambda: self._client.refused_shards, lambda: self._feed.failures)
         checks: dict[str, Check] = {
-            "valkey_write": self._store.probe,
-            "store_identity": functools.partial(self._identity.check, self._client.command),
-            "durability": self._backing.check_durability,
-            "eviction": self._backing.check_eviction,
+            "valkey_write": shards.of_each("valkey_write", self._store.probe),
+            "store_identity": self._client.check_identity,
+            "durability": shards.of_each("durability", self._backing.check_durability),
+            "eviction": shards.of_each("eviction", self._backing.check_eviction),
         }
-        self._probe = Probe(checks, self._feed, PROBE_SECONDS, others=[self._canary.leg])
+        others = [self._canary.leg]
+        self._probe = Probe(checks, self._feed, PROBE_SECONDS, others=others, shards=shards.by_shard)
         self.metrics.watch_readiness(self._probe.report, self._canary)
         self._retention = Retention(self._client, settings.storage, self.relay.counters)
         self._survey = ConsumerSurvey(
@@ -130,7 +132,8 @@ class Worker:
                 return metered(self.metrics.registry.collect())
             case What.READINESS:
                 is_accepting = self.relay.is_accepting and not self.relay.is_leaving
-                return Readiness(self._probe.report().legs, is_accepting)
+                report = self._probe.report()
+                return Readiness(report.legs, is_accepting, dict(report.shards))
             case What.WAITING:
                 return Waiting(self.waiters.active, dict(self.waiters.topics))
             case What.HOLDINGS:

@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, settings
 pytest_plugins = [
     "tests.valkeys",
     "tests.sentinels",
+    "tests.clusters",
     "tests.workers",
     "tests.relays",
     "tests.commands",

@@ -17,14 +17,20 @@ from actors.ports import Appended, Dedupe, Draft, Publish, StoreError
 from actors.protocol import Fed
 from actors.stream import BEGINNING, Message, MessageId
 from pulsar_relay.settings import StorageSettings, ValkeySettings
-from pulsar_relay.store.client import Client, make_client
+from pulsar_relay.store.client import make_client
+from pulsar_relay.store.cluster import Cluster
 from pulsar_relay.store.feed import Feed
+from pulsar_relay.store.shard import Shard
 from pulsar_relay.store.valkey import ValkeyStore
+from tests.clusters import ValkeyCluster
 from tests.faults.proxy import FaultProxy
 from tests.proxies import Proxy
 from tests.valkeys import TIMEOUT_SCALE
 
 P = ParamSpec("P")
+
+Where = str | ValkeyCluster
+"""The path of a server's socket, or a cluster."""
 
 PROMPT_SECONDS = 0.1 * TIMEOUT_SCALE
 """A definite refusal must be told within this time."""
@@ -70,14 +76,15 @@ async def until_code(
 @dataclass
 class OpenStore:
     """One worker's store. `fed` collects what its feed tells, `comparisons` how often it asked to compare,
-    `claims` the client ids and generations it heard of."""
+    `compared` which topics, `claims` the client ids and generations it heard of."""
 
     name: str
-    client: Client
+    client: Shard | Cluster
     feed: Feed
     store: ValkeyStore
     fed: list[Fed] = field(default_factory=list)
     comparisons: int = 0
+    compared: list[Sequence[str] | None] = field(default_factory=list)
     claims: list[tuple[str, int]] = field(default_factory=list)
 
     async def append(
@@ -114,7 +121,7 @@ def assert_contiguous(messages: Sequence[Message], after: MessageId = BEGINNING)
 
 @asynccontextmanager
 async def open_store(
-    where: str | Proxy | FaultProxy,
+    where: Where | Proxy | FaultProxy,
     *,
     name: str | None = None,
     valkey: dict[str, Any] | None = None,
@@ -122,11 +129,13 @@ async def open_store(
     replicas: int = 0,
     **storage: Any,
 ) -> AsyncIterator[OpenStore]:
-    """A store over the server at a socket path or behind a proxy; `valkey` and `storage` change settings,
-    `replicas` have to confirm appends.
+    """A store over a cluster, or the server at a socket path or behind a proxy; `valkey` and `storage` change
+    settings, `replicas` have to confirm appends.
     """
     settings = ValkeySettings()
-    if not isinstance(where, str):
+    if isinstance(where, ValkeyCluster):
+        settings = replace(settings, mode="cluster", addresses=where.addresses)
+    elif not isinstance(where, str):
         settings = replace(settings, host=where.host, port=where.port)
     settings = replace(settings, **(valkey or {}))
     client = make_client(settings, where if isinstance(where, str) else None, replicas=replicas)
@@ -135,8 +144,9 @@ async def open_store(
     store = ValkeyStore(client, feed, name, replace(StorageSettings(), **storage))
     opened = OpenStore(name, client, feed, store)
 
-    def on_reconnected() -> None:
+    def on_reconnected(topics: Sequence[str] | None) -> None:
         opened.comparisons += 1
+        opened.compared.append(topics)
 
     if starts_feed:
         feed.start(opened.fed.append, on_reconnected, lambda *claim: opened.claims.append(claim))

@@ -15,6 +15,7 @@ from tests.proxies import Proxy
 from tests.stores import (
     PROMPT_SECONDS,
     OpenStore,
+    Where,
     assert_contiguous,
     code_of,
     in_loop,
@@ -29,18 +30,12 @@ MakeValkey = Callable[..., RealValkey]
 MIB = 1024 * 1024
 
 
-@pytest.fixture
-def admin(valkey: str) -> valkey_client.Valkey:
-    """Somebody else's client of the shared server."""
-    return valkey_client.Valkey(unix_socket_path=valkey)
-
-
 # Ids, order and the chain
 
 
 @in_loop
-async def test_ids_count_the_messages_of_a_topic(valkey: str) -> None:
-    async with open_store(valkey) as opened:
+async def test_ids_count_the_messages_of_a_topic(where: Where) -> None:
+    async with open_store(where) as opened:
         first = await opened.append("t", b"1", b"2")
         second = await opened.append("t", b"3")
         numbers = [message.id.number for message in [*first.messages, *second.messages]]
@@ -51,14 +46,14 @@ async def test_ids_count_the_messages_of_a_topic(valkey: str) -> None:
 
 
 @in_loop
-async def test_what_is_answered_is_what_is_stored(valkey: str) -> None:
+async def test_what_is_answered_is_what_is_stored(where: Where) -> None:
     drafts = (
         Draft(b'{"a":1}'),
         Draft(b"[1.10, 2]", b'{"k":"v"}'),
         Draft(b"null", None, 4102444800000),
         Draft(b'"both"', b"{}", 4102444800001),
     )
-    async with open_store(valkey) as opened:
+    async with open_store(where) as opened:
         appended = await opened.store.append("t", [Publish("t", drafts), publish("t", b"plain")], BEGINNING)
         stored = await opened.all_messages("t")
     assert_contiguous(stored)
@@ -74,8 +69,8 @@ async def test_what_is_answered_is_what_is_stored(valkey: str) -> None:
 
 
 @in_loop
-async def test_a_thousand_drafts_in_one_publish_and_a_thousand_publishes_in_one_batch(valkey: str) -> None:
-    async with open_store(valkey) as opened:
+async def test_a_thousand_drafts_in_one_publish_and_a_thousand_publishes_in_one_batch(where: Where) -> None:
+    async with open_store(where) as opened:
         bulk = await opened.append("t", *[b"%d" % n for n in range(1000)], key="bulk")
         single = await opened.store.append("t", [publish("t", b"%d" % n) for n in range(1000)], BEGINNING)
         again = await opened.append("t", *[b"%d" % n for n in range(1000)], key="bulk")
@@ -88,16 +83,16 @@ async def test_a_thousand_drafts_in_one_publish_and_a_thousand_publishes_in_one_
 
 
 @in_loop
-async def test_a_payload_of_32_mib_and_bytes_that_are_no_text_come_back_as_they_were(valkey: str) -> None:
+async def test_a_payload_of_32_mib_and_bytes_that_are_no_text_come_back_as_they_were(where: Where) -> None:
     payloads = [b'"' + b"x" * (32 * MIB) + b'"', bytes(range(256)), b"", b"a\r\nb c\x00d"]
-    async with open_store(valkey) as opened:
+    async with open_store(where) as opened:
         await opened.append("t", *payloads)
         assert [m.payload for m in await opened.all_messages("t")] == payloads
 
 
 @in_loop
-async def test_two_workers_append_to_one_history(valkey: str) -> None:
-    async with open_store(valkey) as one, open_store(valkey) as other:
+async def test_two_workers_append_to_one_history(where: Where) -> None:
+    async with open_store(where) as one, open_store(where) as other:
 
         async def append_all(opened: OpenStore, mark: int) -> set[str]:
             ids, floor = [], BEGINNING
@@ -124,8 +119,8 @@ async def test_two_workers_append_to_one_history(valkey: str) -> None:
 
 
 @in_loop
-async def test_below_the_floor_history_was_lost_and_goes_on_above_it_under_a_new_epoch(valkey: str) -> None:
-    async with open_store(valkey) as opened:
+async def test_below_the_floor_history_was_lost_and_goes_on_above_it_under_a_new_epoch(where: Where) -> None:
+    async with open_store(where) as opened:
         before = await opened.append("t", b"1")
         floor = MessageId.of(before.messages[0].id.milliseconds + 3_600_000, 41)
         after = await opened.append("t", b"2", floor=floor)
@@ -143,9 +138,9 @@ async def test_below_the_floor_history_was_lost_and_goes_on_above_it_under_a_new
 @in_loop
 @pytest.mark.parametrize("left", [0, 3])
 async def test_whoever_has_a_lost_message_is_told_also_if_it_was_the_last(
-    valkey: str, admin: valkey_client.Valkey, left: int
+    where: Where, admin: valkey_client.Valkey, left: int
 ) -> None:
-    async with open_store(valkey) as opened:
+    async with open_store(where) as opened:
         payloads = [b"1", b"2", b"3", b"4", b"5"]
         kept = (await opened.append("t", *payloads[:left])).messages if left else ()
         dumps = {key: admin.dump(key) for key in schema.stream_keys("t") if left}
@@ -166,9 +161,9 @@ async def test_whoever_has_a_lost_message_is_told_also_if_it_was_the_last(
 
 @in_loop
 async def test_a_topic_begins_anew_above_the_floor_when_all_its_keys_are_gone(
-    valkey: str, admin: valkey_client.Valkey
+    where: Where, admin: valkey_client.Valkey
 ) -> None:
-    async with open_store(valkey) as opened:
+    async with open_store(where) as opened:
         before = await opened.append("t", b"1", b"2")
         floor = before.messages[-1].id
         admin.flushall()
@@ -181,9 +176,9 @@ async def test_a_topic_begins_anew_above_the_floor_when_all_its_keys_are_gone(
 
 @in_loop
 async def test_a_stream_deleted_by_hand_goes_on_where_its_meta_says(
-    valkey: str, admin: valkey_client.Valkey
+    where: Where, admin: valkey_client.Valkey
 ) -> None:
-    async with open_store(valkey) as opened:
+    async with open_store(where) as opened:
         before = await opened.append("t", b"1", b"2")
         admin.delete(schema.stream("t"))
         after = await opened.append("t", b"3")
@@ -194,9 +189,9 @@ async def test_a_stream_deleted_by_hand_goes_on_where_its_meta_says(
 
 @in_loop
 async def test_a_meta_deleted_by_hand_is_made_anew_from_the_stream(
-    valkey: str, admin: valkey_client.Valkey
+    where: Where, admin: valkey_client.Valkey
 ) -> None:
-    async with open_store(valkey) as opened:
+    async with open_store(where) as opened:
         before = await opened.append("t", b"1", b"2")
         admin.delete(schema.meta("t"))
         after = await opened.append("t", b"3")
@@ -208,12 +203,12 @@ async def test_a_meta_deleted_by_hand_is_made_anew_from_the_stream(
 
 @in_loop
 async def test_a_stream_that_another_server_filled_is_continued(
-    valkey: str, admin: valkey_client.Valkey
+    where: Where, admin: valkey_client.Valkey
 ) -> None:
     for n in range(3):
         admin.xadd(schema.stream("t"), {"payload": f"{n}", "timestamp": "2026-01-01T00:00:00+00:00"})
     top = MessageId.parse(admin.xinfo_stream(schema.stream("t"))["last-generated-id"].decode())
-    async with open_store(valkey) as opened:
+    async with open_store(where) as opened:
         assert (await opened.store.position("t")).newest == top
         appended = await opened.append("t", b"3")
         assert appended.prev == top < appended.messages[0].id
@@ -224,9 +219,9 @@ async def test_a_stream_that_another_server_filled_is_continued(
 @pytest.mark.parametrize("ahead_ms", [0, 3_600_000], ids=["now", "an hour ahead"])
 @in_loop
 async def test_what_a_hand_added_becomes_part_of_the_history(
-    valkey: str, admin: valkey_client.Valkey, ahead_ms: int
+    where: Where, admin: valkey_client.Valkey, ahead_ms: int
 ) -> None:
-    async with open_store(valkey) as opened:
+    async with open_store(where) as opened:
         before = await opened.append("t", b"1")
         added_id = MessageId.of(before.messages[0].id.milliseconds + ahead_ms + 1, 7)
         admin.xadd(schema.stream("t"), {"payload": "2"}, id=str(added_id))
@@ -241,9 +236,9 @@ async def test_what_a_hand_added_becomes_part_of_the_history(
 
 @in_loop
 async def test_ids_a_stream_remembers_but_holds_no_more_are_not_given_again(
-    valkey: str, admin: valkey_client.Valkey
+    where: Where, admin: valkey_client.Valkey
 ) -> None:
-    async with open_store(valkey) as opened:
+    async with open_store(where) as opened:
         before = await opened.append("t", b"1")
         ahead = MessageId.of(before.messages[0].id.milliseconds + 3_600_000, 9)
         admin.xadd(schema.stream("t"), {"payload": "gone"}, id=str(ahead))
@@ -256,9 +251,9 @@ async def test_ids_a_stream_remembers_but_holds_no_more_are_not_given_again(
 
 
 @in_loop
-async def test_a_number_we_did_not_give_is_not_counted_on(valkey: str, admin: valkey_client.Valkey) -> None:
+async def test_a_number_we_did_not_give_is_not_counted_on(where: Where, admin: valkey_client.Valkey) -> None:
     admin.xadd(schema.stream("t"), {"payload": "0"}, id=f"5-{2**64 - 1}")
-    async with open_store(valkey) as opened:
+    async with open_store(where) as opened:
         appended = await opened.append("t", b"1")
         assert appended.prev == MessageId.of(5, 2**64 - 1)
         assert appended.messages[0].id.number == 1
@@ -278,11 +273,11 @@ async def test_a_number_we_did_not_give_is_not_counted_on(valkey: str, admin: va
 )
 @in_loop
 async def test_a_damaged_topic_is_refused_as_such_and_nothing_of_the_batch_is_stored(
-    valkey: str, admin: valkey_client.Valkey, key: str, command: tuple[str, ...]
+    where: Where, admin: valkey_client.Valkey, key: str, command: tuple[str, ...]
 ) -> None:
     admin.execute_command(*command)
     before = admin.dump(key)
-    async with open_store(valkey) as opened:
+    async with open_store(where) as opened:
         with pytest.raises(StoreError) as caught:
             await opened.store.append("t", [publish("t", b"1"), publish("t", b"2", key="k")], BEGINNING)
         assert caught.value.code == "store_damaged"
@@ -292,8 +287,8 @@ async def test_a_damaged_topic_is_refused_as_such_and_nothing_of_the_batch_is_st
 
 
 @in_loop
-async def test_max_messages_are_kept_about(valkey: str, admin: valkey_client.Valkey) -> None:
-    async with open_store(valkey, max_messages_per_topic=100) as opened:
+async def test_max_messages_are_kept_about(where: Where, admin: valkey_client.Valkey) -> None:
+    async with open_store(where, max_messages_per_topic=100) as opened:
         for _ in range(10):
             await opened.append("t", *[b"1"] * 100)
         assert 100 <= admin.xlen(schema.stream("t")) <= 200
@@ -305,8 +300,8 @@ async def test_max_messages_are_kept_about(valkey: str, admin: valkey_client.Val
 
 
 @in_loop
-async def test_one_key_appends_once_also_when_two_workers_try_at_the_same_time(valkey: str) -> None:
-    async with open_store(valkey) as one, open_store(valkey) as other:
+async def test_one_key_appends_once_also_when_two_workers_try_at_the_same_time(where: Where) -> None:
+    async with open_store(where) as one, open_store(where) as other:
         for n in range(50):
             tries = [opened.append("t", b"1", b"2", key=f"k{n}") for opened in (one, other, one)]
             outcomes = [appended.outcomes[0] for appended in await asyncio.gather(*tries)]
@@ -318,8 +313,8 @@ async def test_one_key_appends_once_also_when_two_workers_try_at_the_same_time(v
 
 
 @in_loop
-async def test_one_key_twice_in_a_batch_appends_once(valkey: str) -> None:
-    async with open_store(valkey) as opened:
+async def test_one_key_twice_in_a_batch_appends_once(where: Where) -> None:
+    async with open_store(where) as opened:
         batch = [
             publish("t", b"1", key="k"),
             publish("t", b"2"),
@@ -340,8 +335,8 @@ async def test_one_key_twice_in_a_batch_appends_once(valkey: str) -> None:
 
 
 @in_loop
-async def test_a_key_used_with_another_body_stores_nothing(valkey: str) -> None:
-    async with open_store(valkey) as opened:
+async def test_a_key_used_with_another_body_stores_nothing(where: Where) -> None:
+    async with open_store(where) as opened:
         first = await opened.append("t", b"1", key="k")
         other = await opened.store.append("t", [publish("t", b"2", key="k", digest="other")], BEGINNING)
         assert other.outcomes == [None]
@@ -352,9 +347,9 @@ async def test_a_key_used_with_another_body_stores_nothing(valkey: str) -> None:
 
 @in_loop
 async def test_a_key_is_remembered_for_its_window_in_its_topic(
-    valkey: str, admin: valkey_client.Valkey
+    where: Where, admin: valkey_client.Valkey
 ) -> None:
-    async with open_store(valkey, idempotency_window_seconds=700.0) as opened:
+    async with open_store(where, idempotency_window_seconds=700.0) as opened:
         await opened.append("t", b"1", key="k")
         assert 600_000 < admin.pttl(schema.idempotency("t", "scope:k")) <= 700_000
         elsewhere = await opened.append("u", b"1", key="k")
@@ -363,8 +358,8 @@ async def test_a_key_is_remembered_for_its_window_in_its_topic(
 
 
 @in_loop
-async def test_a_key_survives_the_messages_it_stands_for(valkey: str) -> None:
-    async with open_store(valkey) as opened:
+async def test_a_key_survives_the_messages_it_stands_for(where: Where) -> None:
+    async with open_store(where) as opened:
         first = await opened.append("t", b"1", key="k")
         await opened.store.delete("t")
         again = await opened.append("t", b"1", key="k")
@@ -410,9 +405,9 @@ async def test_when_no_reply_ever_comes_the_outcome_is_unknown_and_the_batch_is_
 
 @in_loop
 async def test_an_attempt_that_arrives_after_the_worker_went_on_is_refused(
-    valkey: str, admin: valkey_client.Valkey
+    where: Where, admin: valkey_client.Valkey
 ) -> None:
-    async with open_store(valkey) as opened:
+    async with open_store(where) as opened:
         sent: list[tuple[object, ...]] = []
         call = opened.client.line.call
 
@@ -447,10 +442,10 @@ async def test_a_repetition_that_comes_too_late_ends_at_once_with_an_unknown_out
 
 
 @in_loop
-async def test_two_lives_of_a_worker_are_not_taken_for_one(valkey: str) -> None:
-    async with open_store(valkey, name="w") as first:
+async def test_two_lives_of_a_worker_are_not_taken_for_one(where: Where) -> None:
+    async with open_store(where, name="w") as first:
         await first.append("t", b"1")
-    async with open_store(valkey, name="w") as second:
+    async with open_store(where, name="w") as second:
         appended = await second.append("t", b"2")
         assert appended.messages[0].payload == b"2"
         assert appended.messages[0].id.number == 2
@@ -536,7 +531,7 @@ async def test_a_busy_server_is_told_as_such(make_valkey: MakeValkey) -> None:
     async with open_store(server.socket_path) as opened:
         await opened.append("t", b"1")
         hog = asyncio.get_running_loop().run_in_executor(None, _hog, server)
-        await until_code(opened.store.probe, "store_busy")
+        await until_code(lambda: opened.store.probe(opened.client), "store_busy")
         assert (await _refused(opened)).code == "store_busy"
         server.command("SCRIPT", "KILL")
         await hog
@@ -607,7 +602,7 @@ async def test_a_loading_server_is_told_as_such_and_waited_for_if_it_was_away_be
         waiting = asyncio.create_task(opened.append("t", b"2"))
         server.settings |= {"key-load-delay": "50", "loading-process-events-interval-bytes": "1024"}
         server.start(wait=False)
-        await until_code(opened.store.probe, "store_loading")
+        await until_code(lambda: opened.store.probe(opened.client), "store_loading")
         async with open_store(server.socket_path) as newcomer:
             assert (await _refused(newcomer)).code == "store_loading"
         assert not waiting.done()
@@ -727,8 +722,8 @@ async def test_a_server_that_forgot_its_scripts_is_taught_them_again(make_valkey
 
 
 @in_loop
-async def test_a_caller_that_gives_up_harms_nobody_else(valkey: str) -> None:
-    async with open_store(valkey) as opened:
+async def test_a_caller_that_gives_up_harms_nobody_else(where: Where) -> None:
+    async with open_store(where) as opened:
         await opened.append("t0", b"0")
         for turn in range(20):
             tasks = [asyncio.create_task(opened.append(f"t{n}", b"%d" % n)) for n in range(20)]
@@ -760,9 +755,9 @@ async def test_appends_of_many_topics_that_start_together_share_one_write(valkey
 
 @in_loop
 async def test_a_topic_is_listed_with_its_first_message_and_again_after_it_was_deleted(
-    valkey: str, admin: valkey_client.Valkey
+    where: Where, admin: valkey_client.Valkey
 ) -> None:
-    async with open_store(valkey) as opened:
+    async with open_store(where) as opened:
         await opened.append("b", b"1")
         await opened.append("a", b"1")
         assert await opened.store.topics("", 10) == ["a", "b"]
@@ -785,9 +780,9 @@ async def test_a_topic_whose_keys_somebody_deleted_is_listed_again_with_its_next
 
 
 @in_loop
-async def test_a_broken_index_costs_no_append(valkey: str, admin: valkey_client.Valkey) -> None:
+async def test_a_broken_index_costs_no_append(where: Where, admin: valkey_client.Valkey) -> None:
     admin.set(schema.TOPICS, "somebody's")
-    async with open_store(valkey) as opened:
+    async with open_store(where) as opened:
         await opened.append("t", b"1")
         admin.delete(schema.TOPICS)
         await opened.append("t", b"2")

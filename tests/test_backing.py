@@ -12,6 +12,7 @@ import valkey as valkey_client
 
 from pulsar_relay.settings import EVICTION_POLICIES, Settings
 from pulsar_relay.store.backing import Backing, MisfitError
+from pulsar_relay.store.shard import Shard
 from tests.relays import RelayProcess
 from tests.stores import OpenStore, code_of, in_loop, open_store
 from tests.valkeys import TIMEOUT_SCALE, RealValkey
@@ -42,7 +43,7 @@ async def test_a_server_that_evicts_does_not_fit_unless_its_very_policy_is_allow
             backing = Backing(opened.client, make_settings(valkey={"allowed_eviction_policy": allowed}))
             if allowed == policy:
                 await backing.refuse_misfit()
-                await backing.check_eviction()
+                await backing.check_eviction(opened.client)
                 continue
             with pytest.raises(MisfitError) as caught:
                 await backing.refuse_misfit()
@@ -50,7 +51,7 @@ async def test_a_server_that_evicts_does_not_fit_unless_its_very_policy_is_allow
             assert f"maxmemory-policy is {policy}" in problem
             assert "`maxmemory-policy noeviction`" in problem
             assert f"valkey.allowed_eviction_policy: {policy}" in problem
-            assert await code_of(backing.check_eviction()) == "store_evicts"
+            assert await code_of(backing.check_eviction(opened.client)) == "store_evicts"
 
 
 @in_loop
@@ -77,7 +78,7 @@ async def test_a_server_that_is_away_is_no_misfit(make_valkey: MakeValkey) -> No
     async with open_store(make_valkey().socket_path) as opened:
         backing = Backing(opened.client, Settings())
         assert await code_of(backing.refuse_misfit()) == "store_unavailable"
-        assert await code_of(backing.check_eviction()) == "store_unavailable"
+        assert await code_of(backing.check_eviction(opened.client)) == "store_unavailable"
 
 
 def test_serve_refuses_a_server_that_evicts_with_the_cure_and_starts_when_it_is_named(
@@ -126,16 +127,16 @@ def _problems(level: str, opened: OpenStore, **storage: Any) -> Awaitable[list[s
     settings = make_settings(
         valkey={"host": "elsewhere"}, storage={"durability": level, **storage}, server={"port": 0}
     )
-    return _found(Backing(opened.client, settings))
+    return _found(Backing(opened.client, settings), opened.client)
 
 
-async def _found(backing: Backing) -> list[str]:
+async def _found(backing: Backing, shard: Shard) -> list[str]:
     try:
         await backing.refuse_misfit()
     except MisfitError as error:
-        assert await code_of(backing.check_durability()) == "store_not_durable"
+        assert await code_of(backing.check_durability(shard)) == "store_not_durable"
         return list(error.problems)
-    await backing.check_durability()
+    await backing.check_durability(shard)
     return []
 
 

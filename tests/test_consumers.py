@@ -5,21 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 import valkey as valkey_client
 
 from actors.stream import MessageId
 from pulsar_relay.store import schema
 from pulsar_relay.store.valkey import ValkeyStore
 from tests.faults.proxy import FaultProxy
-from tests.stores import code_of, in_loop, open_store, until
+from tests.stores import Where, code_of, in_loop, open_store, until
 from tests.valkeys import RealValkey
-
-
-@pytest.fixture
-def admin(valkey: str) -> valkey_client.Valkey:
-    """Somebody else's client of the shared server."""
-    return valkey_client.Valkey(unix_socket_path=valkey)
 
 
 def at(milliseconds: int, number: int = 1) -> MessageId:
@@ -30,8 +23,8 @@ def at(milliseconds: int, number: int = 1) -> MessageId:
 
 
 @in_loop
-async def test_a_later_claim_has_the_higher_generation_and_all_workers_hear_of_both(valkey: str) -> None:
-    async with open_store(valkey, starts_feed=True) as one, open_store(valkey, starts_feed=True) as two:
+async def test_a_later_claim_has_the_higher_generation_and_all_workers_hear_of_both(where: Where) -> None:
+    async with open_store(where, starts_feed=True) as one, open_store(where, starts_feed=True) as two:
         first = await one.store.claim("c", 1, [], is_held=False)
         second = await two.store.claim("c", 1, [], is_held=False)
         assert first.generation < second.generation
@@ -42,8 +35,8 @@ async def test_a_later_claim_has_the_higher_generation_and_all_workers_hear_of_b
 
 
 @in_loop
-async def test_a_claim_after_a_release_deposes_nobody_and_is_not_announced(valkey: str) -> None:
-    async with open_store(valkey, starts_feed=True) as opened:
+async def test_a_claim_after_a_release_deposes_nobody_and_is_not_announced(where: Where) -> None:
+    async with open_store(where, starts_feed=True) as opened:
         first = await opened.store.claim("c", 1, [], is_held=False)
         await opened.store.release("c", 1, {})
         second = await opened.store.claim("c", 2, [], is_held=False)
@@ -54,16 +47,16 @@ async def test_a_claim_after_a_release_deposes_nobody_and_is_not_announced(valke
 
 
 @in_loop
-async def test_a_claim_made_twice_by_one_connection_is_one(valkey: str) -> None:
-    async with open_store(valkey) as opened:
+async def test_a_claim_made_twice_by_one_connection_is_one(where: Where) -> None:
+    async with open_store(where) as opened:
         first = await opened.store.claim("c", 1, [], is_held=False)
         assert (await opened.store.claim("c", 1, ["t"], is_held=False)).generation == first.generation
         assert (await opened.store.claim("c", 1, ["t"], is_held=True)).generation == first.generation
 
 
 @in_loop
-async def test_a_deposed_connection_does_not_get_the_name_back_by_asking_for_more(valkey: str) -> None:
-    async with open_store(valkey) as one, open_store(valkey) as two:
+async def test_a_deposed_connection_does_not_get_the_name_back_by_asking_for_more(where: Where) -> None:
+    async with open_store(where) as one, open_store(where) as two:
         await one.store.claim("c", 1, [], is_held=False)
         later = await two.store.claim("c", 1, [], is_held=False)
         assert await code_of(one.store.claim("c", 1, ["t"], is_held=True)) == "taken_over"
@@ -94,9 +87,9 @@ async def test_a_claim_that_was_long_on_its_way_deposes_nobody(
 
 @in_loop
 async def test_a_claim_that_knows_of_an_earlier_one_only_does_nothing(
-    valkey: str, admin: valkey_client.Valkey
+    where: Where, admin: valkey_client.Valkey
 ) -> None:
-    async with open_store(valkey) as opened:
+    async with open_store(where) as opened:
         claim = await opened.store.claim("c", 1, [], is_held=False)
         source = (Path(schema.__file__).parent / "claim.lua").read_text()
         stale = [1000, "worker.2", "0", schema.CLAIMS, "c", "1 worker.0"]
@@ -106,17 +99,17 @@ async def test_a_claim_that_knows_of_an_earlier_one_only_does_nothing(
 
 @in_loop
 async def test_a_generation_is_never_lower_than_an_earlier_one(
-    valkey: str, admin: valkey_client.Valkey
+    where: Where, admin: valkey_client.Valkey
 ) -> None:
-    async with open_store(valkey) as opened:
+    async with open_store(where) as opened:
         # As if Valkey's clock had been set back since.
         admin.hset(schema.offsets("c"), schema.CLAIM_FIELD, f"{1 << 52} gone.1")
         assert (await opened.store.claim("c", 1, [], is_held=False)).generation == (1 << 52) + 1
 
 
 @in_loop
-async def test_a_claim_tells_where_the_client_stands_in_any_number_of_topics(valkey: str) -> None:
-    async with open_store(valkey) as opened:
+async def test_a_claim_tells_where_the_client_stands_in_any_number_of_topics(where: Where) -> None:
+    async with open_store(where) as opened:
         topics = [f"t{n}" for n in range(1501)]
         await opened.store.acknowledge("c", None, {"t0": at(5), "t1499": at(7)}, proves=False)
         await opened.store.mark("c", {"t1": at(9), "t1500": at(8)})
@@ -127,9 +120,9 @@ async def test_a_claim_tells_where_the_client_stands_in_any_number_of_topics(val
 
 @in_loop
 async def test_a_release_by_a_deposed_connection_keeps_the_marks_and_not_the_name(
-    valkey: str, admin: valkey_client.Valkey
+    where: Where, admin: valkey_client.Valkey
 ) -> None:
-    async with open_store(valkey) as one, open_store(valkey) as two:
+    async with open_store(where) as one, open_store(where) as two:
         await one.store.claim("c", 1, [], is_held=False)
         later = await two.store.claim("c", 7, [], is_held=False)
         await one.store.release("c", 1, {"t": at(5)})
@@ -148,8 +141,8 @@ async def test_a_release_by_a_deposed_connection_keeps_the_marks_and_not_the_nam
 
 
 @in_loop
-async def test_acknowledged_cursors_move_forward_only_each_on_its_own(valkey: str) -> None:
-    async with open_store(valkey) as one, open_store(valkey) as two:
+async def test_acknowledged_cursors_move_forward_only_each_on_its_own(where: Where) -> None:
+    async with open_store(where) as one, open_store(where) as two:
         moved = await one.store.acknowledge("c", None, {"t": at(9, 9), "u": at(5, 1)}, proves=False)
         assert moved == {"t": at(9, 9), "u": at(5, 1)}
         moved = await two.store.acknowledge("c", None, {"t": at(10, 1), "u": at(4, 99)}, proves=False)
@@ -161,8 +154,8 @@ async def test_acknowledged_cursors_move_forward_only_each_on_its_own(valkey: st
 
 
 @in_loop
-async def test_an_acknowledgement_of_a_deposed_connection_is_refused_whole(valkey: str) -> None:
-    async with open_store(valkey) as one, open_store(valkey) as two:
+async def test_an_acknowledgement_of_a_deposed_connection_is_refused_whole(where: Where) -> None:
+    async with open_store(where) as one, open_store(where) as two:
         await one.store.claim("c", 1, [], is_held=False)
         await one.store.acknowledge("c", 1, {"t": at(1)}, proves=False)
         await two.store.claim("c", 1, [], is_held=False)
@@ -172,8 +165,8 @@ async def test_an_acknowledgement_of_a_deposed_connection_is_refused_whole(valke
 
 
 @in_loop
-async def test_a_cursor_that_must_be_proved_is_refused_if_its_topic_never_gave_it(valkey: str) -> None:
-    async with open_store(valkey) as opened:
+async def test_a_cursor_that_must_be_proved_is_refused_if_its_topic_never_gave_it(where: Where) -> None:
+    async with open_store(where) as opened:
         newest = (await opened.append("t", b"1", b"2")).messages[-1].id
         ahead = MessageId(newest + 1)
         for cursors in ({"t": ahead}, {"t": newest, "never": at(1)}):
@@ -186,10 +179,10 @@ async def test_a_cursor_that_must_be_proved_is_refused_if_its_topic_never_gave_i
 
 @in_loop
 async def test_what_somebody_else_keeps_in_a_clients_hash_is_no_cursor(
-    valkey: str, admin: valkey_client.Valkey
+    where: Where, admin: valkey_client.Valkey
 ) -> None:
     admin.hset(schema.offsets("c"), mapping={"t": "42", "u": "x-y", ":claim": "x"})
-    async with open_store(valkey) as opened:
+    async with open_store(where) as opened:
         claim = await opened.store.claim("c", 1, ["t", "u"], is_held=True)
         assert claim.cursors == {}
         await opened.store.acknowledge("c", 1, {"t": at(1)}, proves=False)
@@ -199,8 +192,8 @@ async def test_what_somebody_else_keeps_in_a_clients_hash_is_no_cursor(
 
 
 @in_loop
-async def test_a_clients_name_may_be_any_text(valkey: str) -> None:
-    async with open_store(valkey, starts_feed=True) as opened:
+async def test_a_clients_name_may_be_any_text(where: Where) -> None:
+    async with open_store(where, starts_feed=True) as opened:
         for name in (" ", "a b", "{x}", "\u00e9\U0001f600", "a:offset", "\n"):
             claim = await opened.store.claim(name, 1, ["t"], is_held=False)
             await until(lambda: opened.claims)
@@ -211,8 +204,8 @@ async def test_a_clients_name_may_be_any_text(valkey: str) -> None:
 
 
 @in_loop
-async def test_a_client_is_described_with_its_place_in_each_topic(valkey: str) -> None:
-    async with open_store(valkey, starts_feed=True) as opened:
+async def test_a_client_is_described_with_its_place_in_each_topic(where: Where) -> None:
+    async with open_store(where, starts_feed=True) as opened:
         ids = [message.id for message in (await opened.append("t", b"1", b"2", b"3")).messages]
         await opened.store.claim("c", 1, [], is_held=False)
         await opened.store.acknowledge("c", 1, {"t": ids[0]}, proves=False)
@@ -230,9 +223,9 @@ async def test_a_client_is_described_with_its_place_in_each_topic(valkey: str) -
 
 
 @in_loop
-async def test_a_client_is_connected_as_long_as_its_connection_and_its_worker_live(valkey: str) -> None:
-    async with open_store(valkey) as asks:
-        async with open_store(valkey, starts_feed=True) as worker:
+async def test_a_client_is_connected_as_long_as_its_connection_and_its_worker_live(where: Where) -> None:
+    async with open_store(where) as asks:
+        async with open_store(where, starts_feed=True) as worker:
             await worker.store.claim("c", 1, [], is_held=False)
             assert (await asks.store.consumer("c")).entry.is_connected
             await worker.store.release("c", 1, {})
@@ -253,9 +246,9 @@ async def until_disconnected(store: ValkeyStore) -> None:
 
 @in_loop
 async def test_clients_are_listed_in_order_page_by_page_without_those_forgotten(
-    valkey: str, admin: valkey_client.Valkey
+    where: Where, admin: valkey_client.Valkey
 ) -> None:
-    async with open_store(valkey) as opened:
+    async with open_store(where) as opened:
         for name in ("b", "a", "d", "c"):
             await opened.store.claim(name, 1, [], is_held=False)
         await opened.store.acknowledge("e", None, {"t": at(1)}, proves=False)

@@ -15,8 +15,9 @@ from actors.stream import BEGINNING, Message, MessageId
 from pulsar_relay.settings import ValkeySettings
 from pulsar_relay.store import schema
 from pulsar_relay.store.appends import INLINE_FEED_BYTES
-from pulsar_relay.store.client import Client, make_client
+from pulsar_relay.store.client import make_client
 from pulsar_relay.store.feed import Feed
+from pulsar_relay.store.shard import Shard
 from tests.proxies import Proxy
 from tests.stores import OpenStore, code_of, in_loop, open_store, publish, until
 from tests.valkeys import TIMEOUT_SCALE, RealValkey
@@ -25,12 +26,6 @@ MakeValkey = Callable[..., RealValkey]
 
 
 def ignore_claim(_client_id: str, _generation: int) -> None: ...
-
-
-@pytest.fixture
-def admin(valkey: str) -> valkey_client.Valkey:
-    """Somebody else's client of the shared server."""
-    return valkey_client.Valkey(unix_socket_path=valkey)
 
 
 def _described(message: Message) -> tuple[object, ...]:
@@ -339,7 +334,7 @@ async def test_a_deaf_connection_is_noticed_and_replaced(valkey: str) -> None:
         # It hears through the proxy and speaks past it, as if its connection went to a deposed server.
         feed = Feed(_hearing_elsewhere(hears=behind, speaks=direct), "w", 0.3)
         comparisons: list[int] = []
-        feed.start(told.append, lambda: comparisons.append(1), ignore_claim)
+        feed.start(told.append, lambda topics: comparisons.append(1), ignore_claim)
         try:
             await until(lambda: feed.heard_at)
             await feed.follow("t")
@@ -364,7 +359,7 @@ async def test_silence_while_nothing_could_be_said_proves_nothing(valkey: str) -
         direct = make_client(_settings(), valkey)
         behind = make_client(_settings(proxy), None)
         feed = Feed(_hearing_elsewhere(hears=direct, speaks=behind), "w", 0.2)
-        feed.start(lambda fed: None, lambda: None, ignore_claim)
+        feed.start(lambda fed: None, lambda topics: None, ignore_claim)
         try:
             await until(lambda: feed.heard_at)
             heard_at = feed.heard_at
@@ -404,7 +399,7 @@ async def test_a_user_that_may_not_subscribe_is_told_so(make_valkey: MakeValkey)
     server.command("ACL", "SETUSER", "relay", "on", ">secret", "~*", "+@all", "resetchannels")
     client = make_client(_settings(username="relay", password="secret"), server.socket_path)
     feed = Feed(client, "w", 0.3)
-    feed.start(lambda fed: None, lambda: None, ignore_claim)
+    feed.start(lambda fed: None, lambda topics: None, ignore_claim)
     try:
         await until(lambda: feed.failure == "store_denied")
         assert await code_of(feed.follow("t")) == "store_unavailable"
@@ -444,9 +439,9 @@ def test_a_workers_name_is_letters_and_digits(name: str) -> None:
         Feed(make_client(_settings(), "nowhere"), name, 1.0)
 
 
-def _hearing_elsewhere(hears: Client, speaks: Client) -> Client:
+def _hearing_elsewhere(hears: Shard, speaks: Shard) -> Shard:
     """A client whose feed connects to another address than its commands."""
-    mixed = Client(hears.endpoint, 1)
+    mixed = Shard("mixed", hears.endpoint, 1)
     mixed.line = speaks.line
     return mixed
 

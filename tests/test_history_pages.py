@@ -9,7 +9,7 @@ import pytest
 from actors.ports import Draft, Publish
 from actors.stream import BEGINNING, MessageId
 from pulsar_relay.store.history_pages import READ_MESSAGES, READS_AT_MOST
-from tests.stores import OpenStore, in_loop, open_store
+from tests.stores import OpenStore, Where, in_loop, open_store
 
 EXPIRED_MS = 1
 BYTES = 1 << 20
@@ -40,9 +40,9 @@ async def _pages(opened: OpenStore, limit: int, *, descends: bool) -> list[list[
 @pytest.mark.parametrize("behind", [0, 1, 9, 500, 5000])
 @in_loop
 async def test_the_newest_message_that_lives_is_found_behind_those_that_expired(
-    valkey: str, behind: int
+    where: Where, behind: int
 ) -> None:
-    async with open_store(valkey) as opened:
+    async with open_store(where) as opened:
         ids = await _publish(opened, [True, True] + [False] * behind)
         page = await opened.store.history("t", None, 1, BYTES, descends=True)
         assert [message.id for message in page.messages] == [ids[1]]
@@ -54,9 +54,11 @@ async def test_the_newest_message_that_lives_is_found_behind_those_that_expired(
 @pytest.mark.parametrize("limit", [1, 2, 3, 10, 1000])
 @pytest.mark.parametrize("descends", [False, True])
 @in_loop
-async def test_pages_are_full_and_none_is_lost_or_doubled(valkey: str, *, limit: int, descends: bool) -> None:
+async def test_pages_are_full_and_none_is_lost_or_doubled(
+    where: Where, *, limit: int, descends: bool
+) -> None:
     lives = [n % 7 in (0, 3) or 40 < n < 60 for n in range(150)]
-    async with open_store(valkey) as opened:
+    async with open_store(where) as opened:
         ids = await _publish(opened, lives)
         pages = await _pages(opened, limit, descends=descends)
         assert [i for page in pages for i in page] == (ids[::-1] if descends else ids)
@@ -65,16 +67,16 @@ async def test_pages_are_full_and_none_is_lost_or_doubled(valkey: str, *, limit:
 
 @pytest.mark.parametrize("descends", [False, True])
 @in_loop
-async def test_a_topic_whose_messages_have_all_expired_is_empty(valkey: str, *, descends: bool) -> None:
-    async with open_store(valkey) as opened:
+async def test_a_topic_whose_messages_have_all_expired_is_empty(where: Where, *, descends: bool) -> None:
+    async with open_store(where) as opened:
         await _publish(opened, [False] * 50)
         page = await opened.store.history("t", None, 10, BYTES, descends=descends)
         assert (list(page.messages), page.has_more) == ([], False)
 
 
 @in_loop
-async def test_after_many_reads_a_page_is_given_as_it_is_and_leads_on(valkey: str) -> None:
-    async with open_store(valkey) as opened:
+async def test_after_many_reads_a_page_is_given_as_it_is_and_leads_on(where: Where) -> None:
+    async with open_store(where) as opened:
         ids = await _publish(opened, [True] + [False] * (READS_AT_MOST * READ_MESSAGES + 2000))
         page = await opened.store.history("t", None, 1, BYTES, descends=True)
         assert (list(page.messages), page.has_more) == ([], True)
@@ -82,8 +84,8 @@ async def test_after_many_reads_a_page_is_given_as_it_is_and_leads_on(valkey: st
 
 
 @in_loop
-async def test_a_page_stays_within_its_bytes(valkey: str) -> None:
-    async with open_store(valkey) as opened:
+async def test_a_page_stays_within_its_bytes(where: Where) -> None:
+    async with open_store(where) as opened:
         ids = await _publish(opened, [n % 2 == 0 for n in range(60)], b"x" * 100_000)
         page = await opened.store.history("t", None, 50, BYTES, descends=False)
         assert 3 <= len(page.messages) <= 11

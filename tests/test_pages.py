@@ -12,18 +12,12 @@ from hypothesis import strategies as st
 from actors.ports import Draft, Publish, StreamPage
 from actors.stream import BEGINNING, MessageId
 from pulsar_relay.store import schema
-from tests.stores import OpenStore, in_loop, open_store, publish
+from tests.stores import OpenStore, Where, in_loop, open_store, publish
 from tests.valkeys import RealValkey
 
 MakeValkey = Callable[..., RealValkey]
 LAST_OF_ALL = MessageId.of(2**64 - 1, 2**64 - 1)
 PAGE_BYTES = 100_000
-
-
-@pytest.fixture
-def admin(valkey: str) -> valkey_client.Valkey:
-    """Somebody else's client of the shared server."""
-    return valkey_client.Valkey(unix_socket_path=valkey)
 
 
 async def _fill(opened: OpenStore, sizes: list[int], topic: str = "t") -> list[MessageId]:
@@ -45,10 +39,10 @@ def _sizes(count: int, seed: int) -> list[int]:
 @pytest.mark.parametrize("max_messages", [1, 7, 500])
 @in_loop
 async def test_pages_of_mixed_sizes_keep_both_bounds_and_skip_and_double_nothing(
-    valkey: str, seed: int, max_messages: int
+    where: Where, seed: int, max_messages: int
 ) -> None:
     sizes = _sizes(120, seed)
-    async with open_store(valkey) as opened:
+    async with open_store(where) as opened:
         ids = await _fill(opened, sizes)
         for descends in (False, True):
             seen: list[MessageId] = []
@@ -69,8 +63,8 @@ async def test_pages_of_mixed_sizes_keep_both_bounds_and_skip_and_double_nothing
 
 
 @in_loop
-async def test_small_messages_are_read_in_full_pages_also_without_the_script(valkey: str) -> None:
-    async with open_store(valkey) as opened:
+async def test_small_messages_are_read_in_full_pages_also_without_the_script(where: Where) -> None:
+    async with open_store(where) as opened:
         ids = await _fill(opened, [100] * 2000)
         cursor, pages = BEGINNING, []
         while True:
@@ -109,8 +103,8 @@ async def test_a_page_without_the_script_ends_where_large_messages_begin(
 
 
 @in_loop
-async def test_many_small_messages_behind_a_large_one_are_still_read_in_large_pages(valkey: str) -> None:
-    async with open_store(valkey) as opened:
+async def test_many_small_messages_behind_a_large_one_are_still_read_in_large_pages(where: Where) -> None:
+    async with open_store(where) as opened:
         ids = await _fill(opened, [3 * PAGE_BYTES] + [100] * 600)
         page = await opened.store.read("t", ids[0], 500, PAGE_BYTES)
         assert [m.id for m in page.batch.messages] == ids[1:501]
@@ -150,8 +144,8 @@ async def _read_both_ways(opened: OpenStore, cursor: MessageId, count: int = 10)
 
 
 @in_loop
-async def test_a_cursor_inside_the_stream_is_known_and_named_as_predecessor(valkey: str) -> None:
-    async with open_store(valkey) as opened:
+async def test_a_cursor_inside_the_stream_is_known_and_named_as_predecessor(where: Where) -> None:
+    async with open_store(where) as opened:
         ids = await _fill(opened, [10] * 30)
         for index in range(29):
             page = await _read_both_ways(opened, ids[index])
@@ -162,8 +156,8 @@ async def test_a_cursor_inside_the_stream_is_known_and_named_as_predecessor(valk
 
 
 @in_loop
-async def test_at_the_end_there_is_nothing_and_the_cursor_is_known(valkey: str) -> None:
-    async with open_store(valkey) as opened:
+async def test_at_the_end_there_is_nothing_and_the_cursor_is_known(where: Where) -> None:
+    async with open_store(where) as opened:
         ids = await _fill(opened, [10] * 3)
         page = await _read_both_ways(opened, ids[-1])
         assert (page.first_id, page.first_prev, page.has_more) == (None, None, False)
@@ -178,9 +172,9 @@ async def test_at_the_end_there_is_nothing_and_the_cursor_is_known(valkey: str) 
 )
 @in_loop
 async def test_cursors_far_before_and_far_behind_everything_are_answered(
-    valkey: str, cursor: MessageId
+    where: Where, cursor: MessageId
 ) -> None:
-    async with open_store(valkey) as opened:
+    async with open_store(where) as opened:
         empty = await _read_both_ways(opened, cursor)
         assert (empty.first_id, empty.has_more, empty.knows_cursor, empty.oldest_prev) == (
             None,
@@ -203,9 +197,9 @@ async def test_cursors_far_before_and_far_behind_everything_are_answered(
 
 @in_loop
 async def test_a_trimmed_stream_tells_what_came_before_its_oldest(
-    valkey: str, admin: valkey_client.Valkey
+    where: Where, admin: valkey_client.Valkey
 ) -> None:
-    async with open_store(valkey) as opened:
+    async with open_store(where) as opened:
         ids = await _fill(opened, [10] * 30)
         admin.execute_command("XTRIM", schema.stream("t"), "MINID", "=", str(ids[10]))
         for cursor, knows in ((BEGINNING, False), (ids[3], False), (ids[9], False), (ids[10], True)):
@@ -218,8 +212,8 @@ async def test_a_trimmed_stream_tells_what_came_before_its_oldest(
 
 
 @in_loop
-async def test_deleted_entries_leave_a_hole_that_shows(valkey: str, admin: valkey_client.Valkey) -> None:
-    async with open_store(valkey) as opened:
+async def test_deleted_entries_leave_a_hole_that_shows(where: Where, admin: valkey_client.Valkey) -> None:
+    async with open_store(where) as opened:
         ids = await _fill(opened, [10] * 10)
         admin.xdel(schema.stream("t"), str(ids[4]), str(ids[5]), str(ids[9]))
         page = await _read_both_ways(opened, ids[3])
@@ -232,8 +226,8 @@ async def test_deleted_entries_leave_a_hole_that_shows(valkey: str, admin: valke
 
 
 @in_loop
-async def test_a_stream_emptied_by_hand_keeps_its_position(valkey: str, admin: valkey_client.Valkey) -> None:
-    async with open_store(valkey) as opened:
+async def test_a_stream_emptied_by_hand_keeps_its_position(where: Where, admin: valkey_client.Valkey) -> None:
+    async with open_store(where) as opened:
         ids = await _fill(opened, [10] * 10)
         epoch = (await opened.store.position("t")).epoch
         admin.xtrim(schema.stream("t"), maxlen=0, approximate=False)
@@ -244,13 +238,13 @@ async def test_a_stream_emptied_by_hand_keeps_its_position(valkey: str, admin: v
 
 @in_loop
 async def test_entries_of_another_server_follow_the_cursor_only_if_it_is_an_entry(
-    valkey: str, admin: valkey_client.Valkey
+    where: Where, admin: valkey_client.Valkey
 ) -> None:
     added = [
         MessageId.parse(admin.xadd(schema.stream("t"), {"payload": "1"}, id=f"{n}-0").decode())
         for n in range(5, 10)
     ]
-    async with open_store(valkey) as opened:
+    async with open_store(where) as opened:
         page = await _read_both_ways(opened, added[1])
         assert (page.first_prev, page.knows_cursor) == (added[1], True)
         page = await _read_both_ways(opened, MessageId(added[1] + 1))
@@ -265,9 +259,9 @@ async def test_entries_of_another_server_follow_the_cursor_only_if_it_is_an_entr
 
 @in_loop
 async def test_an_entry_without_a_payload_is_passed_over_but_not_stumbled_over(
-    valkey: str, admin: valkey_client.Valkey
+    where: Where, admin: valkey_client.Valkey
 ) -> None:
-    async with open_store(valkey) as opened:
+    async with open_store(where) as opened:
         ids = await _fill(opened, [10] * 2)
         strange = MessageId.parse(admin.xadd(schema.stream("t"), {"note": "x"}).decode())
         page = await opened.store.read("t", ids[0], 10, PAGE_BYTES)
@@ -277,8 +271,8 @@ async def test_an_entry_without_a_payload_is_passed_over_but_not_stumbled_over(
 
 
 @in_loop
-async def test_messages_whose_time_has_passed_are_left_out_of_history(valkey: str) -> None:
-    async with open_store(valkey) as opened:
+async def test_messages_whose_time_has_passed_are_left_out_of_history(where: Where) -> None:
+    async with open_store(where) as opened:
         drafts = (Draft(b"1"), Draft(b"2", None, 1), Draft(b"3", None, 4102444800000), Draft(b"4", None, 2))
         await opened.store.append("t", [Publish("t", drafts)], BEGINNING)
         for descends in (False, True):
@@ -300,8 +294,8 @@ async def test_a_server_that_forgot_its_scripts_answers_reads_of_both_kinds(
 
 
 @in_loop
-async def test_a_reader_in_the_middle_of_appends_trims_and_a_deletion_sees_no_lie(valkey: str) -> None:
-    async with open_store(valkey, persistent_tier_retention_seconds=0) as opened:
+async def test_a_reader_in_the_middle_of_appends_trims_and_a_deletion_sees_no_lie(where: Where) -> None:
+    async with open_store(where, persistent_tier_retention_seconds=0) as opened:
         random_ = random.Random(7)
         for _ in range(30):
             await _fill(opened, [random_.choice([10, 10, 10, 5000]) for _ in range(50)])

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-import pytest
 import valkey as valkey_client
 
 from actors.counters import Counters
@@ -12,19 +11,13 @@ from pulsar_relay.settings import StorageSettings
 from pulsar_relay.store import schema
 from pulsar_relay.store.client import Client
 from pulsar_relay.store.retention import SLICE_TOPICS, Retention
-from tests.stores import code_of, in_loop, open_store, until
+from tests.stores import Where, code_of, in_loop, open_store, until
 from tests.valkeys import RealValkey
 
 MakeValkey = Callable[..., RealValkey]
 # In the past: the later of two clocks, this one and Valkey's, deletes nothing.
 NOW_MS = 1_700_000_000_000
 RETENTION_MS = 1_000_000
-
-
-@pytest.fixture
-def admin(valkey: str) -> valkey_client.Valkey:
-    """Somebody else's client of the shared server."""
-    return valkey_client.Valkey(unix_socket_path=valkey)
 
 
 def _add(admin: valkey_client.Valkey, topic: str, ages_ms: list[int], *, is_listed: bool = True) -> None:
@@ -55,7 +48,7 @@ def _retention(
 
 @in_loop
 async def test_messages_past_their_age_go_and_each_topics_newest_stays(
-    valkey: str, admin: valkey_client.Valkey
+    where: Where, admin: valkey_client.Valkey
 ) -> None:
     old, young = 3 * RETENTION_MS, RETENTION_MS // 2
     _add(admin, "mixed", [old] * 150 + [RETENTION_MS + 1, RETENTION_MS, young, young])
@@ -63,7 +56,7 @@ async def test_messages_past_their_age_go_and_each_topics_newest_stays(
     _add(admin, "single", [old])
     _add(admin, "young", [young] * 5)
     _add(admin, "owner/name", [old, old])
-    async with open_store(valkey) as opened:
+    async with open_store(where) as opened:
         retention = _retention(opened.client)
         assert await retention.walk()
         assert _ages(admin, "mixed") == [RETENTION_MS, young, young]
@@ -78,7 +71,7 @@ async def test_messages_past_their_age_go_and_each_topics_newest_stays(
 
 
 @in_loop
-async def test_more_topics_than_a_slice_are_all_walked(valkey: str, admin: valkey_client.Valkey) -> None:
+async def test_more_topics_than_a_slice_are_all_walked(where: Where, admin: valkey_client.Valkey) -> None:
     count = 2 * SLICE_TOPICS + 50
     pipeline = admin.pipeline(transaction=False)
     for n in range(count):
@@ -86,7 +79,7 @@ async def test_more_topics_than_a_slice_are_all_walked(valkey: str, admin: valke
         pipeline.xadd(schema.stream(f"t{n}"), {"payload": "1"}, id="1-2")
         pipeline.zadd(schema.TOPICS, {f"t{n}": 0})
     pipeline.execute()
-    async with open_store(valkey) as opened:
+    async with open_store(where) as opened:
         retention = _retention(opened.client)
         assert await retention.walk()
         assert retention.counters.trimmed_messages == count
@@ -105,22 +98,22 @@ async def test_a_large_backlog_goes_in_steps(valkey: str, admin: valkey_client.V
 
 
 @in_loop
-async def test_a_topic_missing_in_the_index_is_found(valkey: str, admin: valkey_client.Valkey) -> None:
+async def test_a_topic_missing_in_the_index_is_found(where: Where, admin: valkey_client.Valkey) -> None:
     _add(admin, "lost", [1], is_listed=False)
     _add(admin, "owner/lost", [1], is_listed=False)
     admin.set("topic:string:stream", "x")
     admin.xadd("topic:no topic:stream", {"a": "b"})
     admin.xadd("another:stream", {"a": "b"})
-    async with open_store(valkey) as opened:
+    async with open_store(where) as opened:
         await _retention(opened.client).walk()
         assert await opened.store.topics("", 10) == ["lost", "owner/lost"]
 
 
 @in_loop
-async def test_all_keys_are_scanned_however_many_there_are(valkey: str, admin: valkey_client.Valkey) -> None:
+async def test_all_keys_are_scanned_however_many_there_are(where: Where, admin: valkey_client.Valkey) -> None:
     admin.execute_command("DEBUG", "POPULATE", 30_000)
     _add(admin, "lost", [1], is_listed=False)
-    async with open_store(valkey) as opened:
+    async with open_store(where) as opened:
         retention = _retention(opened.client)
         walks = 0
         while await opened.store.topic_count() == 0:
@@ -130,9 +123,9 @@ async def test_all_keys_are_scanned_however_many_there_are(valkey: str, admin: v
 
 
 @in_loop
-async def test_a_name_without_a_topic_leaves_the_index(valkey: str, admin: valkey_client.Valkey) -> None:
+async def test_a_name_without_a_topic_leaves_the_index(where: Where, admin: valkey_client.Valkey) -> None:
     admin.zadd(schema.TOPICS, {"gone": 0, "no topic": 0, b"\xff\xfe": 0, "a:b": 0})
-    async with open_store(valkey) as opened:
+    async with open_store(where) as opened:
         await opened.append("emptied", b"1")
         admin.xtrim(schema.stream("emptied"), maxlen=0, approximate=False)
         await opened.append("cut", b"1")
@@ -143,8 +136,8 @@ async def test_a_name_without_a_topic_leaves_the_index(valkey: str, admin: valke
 
 
 @in_loop
-async def test_one_worker_at_a_time_walks(valkey: str, admin: valkey_client.Valkey) -> None:
-    async with open_store(valkey) as one, open_store(valkey) as other:
+async def test_one_worker_at_a_time_walks(where: Where, admin: valkey_client.Valkey) -> None:
+    async with open_store(where) as one, open_store(where) as other:
         first, second = _retention(one.client), _retention(other.client)
         assert await first.walk()
         assert not await second.walk()
@@ -189,8 +182,8 @@ async def test_a_full_server_gets_room_again(make_valkey: MakeValkey) -> None:
 
 
 @in_loop
-async def test_a_topic_made_while_its_name_is_taken_out_is_listed(valkey: str) -> None:
-    async with open_store(valkey) as opened, open_store(valkey) as other:
+async def test_a_topic_made_while_its_name_is_taken_out_is_listed(where: Where) -> None:
+    async with open_store(where) as opened, open_store(where) as other:
         retention = _retention(opened.client)
 
         async def walk_all() -> None:

@@ -17,7 +17,6 @@ WRITING = {
         "acknowledge",
         "change",
         "claim",
-        "consumers",
         "create",
         "delete",
         "forget",
@@ -25,7 +24,7 @@ WRITING = {
         "trim",
     ),
 }
-MAKING_ROOM = {"consumers", "delete", "forget", "trim"}
+MAKING_ROOM = {"delete", "forget", "trim"}
 
 
 def _name(path: Path) -> str:

@@ -12,30 +12,24 @@ import valkey as valkey_client
 from actors.ports import Position
 from actors.stream import BEGINNING, MessageId
 from pulsar_relay.store import schema
-from tests.stores import code_of, in_loop, open_store, until, until_code
+from tests.stores import Where, code_of, in_loop, open_store, until, until_code
 from tests.valkeys import RealValkey
 
 MakeValkey = Callable[..., RealValkey]
-
-
-@pytest.fixture
-def admin(valkey: str) -> valkey_client.Valkey:
-    """Somebody else's client of the shared server."""
-    return valkey_client.Valkey(unix_socket_path=valkey)
 
 
 # Positions
 
 
 @in_loop
-async def test_a_topic_that_never_was_has_no_epoch_and_stands_at_the_beginning(valkey: str) -> None:
-    async with open_store(valkey) as opened:
+async def test_a_topic_that_never_was_has_no_epoch_and_stands_at_the_beginning(where: Where) -> None:
+    async with open_store(where) as opened:
         assert await opened.store.position("t") == Position("", BEGINNING)
 
 
 @in_loop
-async def test_positions_of_many_topics_come_in_the_order_asked(valkey: str) -> None:
-    async with open_store(valkey) as opened:
+async def test_positions_of_many_topics_come_in_the_order_asked(where: Where) -> None:
+    async with open_store(where) as opened:
         expected = {}
         for n in range(0, 350, 3):
             appended = await opened.append(f"t{n}", *[b"x"] * (n % 5 + 1))
@@ -48,9 +42,9 @@ async def test_positions_of_many_topics_come_in_the_order_asked(valkey: str) -> 
 
 @in_loop
 async def test_a_position_follows_what_a_hand_adds_or_takes_away(
-    valkey: str, admin: valkey_client.Valkey
+    where: Where, admin: valkey_client.Valkey
 ) -> None:
-    async with open_store(valkey) as opened:
+    async with open_store(where) as opened:
         appended = await opened.append("t", b"1", b"2")
         newest = appended.messages[-1].id
         admin.xdel(schema.stream("t"), str(newest))
@@ -65,9 +59,9 @@ async def test_a_position_follows_what_a_hand_adds_or_takes_away(
 @pytest.mark.parametrize("count", [1, 2, 99, 100, 101, 1000])
 @in_loop
 async def test_the_newest_message_survives_any_age(
-    valkey: str, admin: valkey_client.Valkey, count: int
+    where: Where, admin: valkey_client.Valkey, count: int
 ) -> None:
-    async with open_store(valkey, persistent_tier_retention_seconds=0) as opened:
+    async with open_store(where, persistent_tier_retention_seconds=0) as opened:
         appended = await opened.append("t", *[b"x"] * count)
         for before_ms in (2**53, 10**15, appended.messages[0].id.milliseconds + 1):
             await opened.store.trim("t", before_ms)
@@ -75,8 +69,8 @@ async def test_the_newest_message_survives_any_age(
 
 
 @in_loop
-async def test_exactly_what_is_older_goes(valkey: str) -> None:
-    async with open_store(valkey, persistent_tier_retention_seconds=0) as opened:
+async def test_exactly_what_is_older_goes(where: Where) -> None:
+    async with open_store(where, persistent_tier_retention_seconds=0) as opened:
         floor, ids = BEGINNING, []
         start_ms = (await opened.append("t", b"0")).messages[0].id.milliseconds
         for n in range(250):
@@ -106,8 +100,8 @@ async def test_a_large_backlog_is_trimmed_in_steps_to_the_end(
 
 
 @in_loop
-async def test_trimming_what_is_not_there_removes_nothing(valkey: str, admin: valkey_client.Valkey) -> None:
-    async with open_store(valkey, persistent_tier_retention_seconds=0) as opened:
+async def test_trimming_what_is_not_there_removes_nothing(where: Where, admin: valkey_client.Valkey) -> None:
+    async with open_store(where, persistent_tier_retention_seconds=0) as opened:
         assert (await opened.store.trim("t", 10**15)).count == 0
         await opened.append("t", b"x")
         admin.xtrim(schema.stream("t"), maxlen=0, approximate=False)
@@ -118,8 +112,8 @@ async def test_trimming_what_is_not_there_removes_nothing(valkey: str, admin: va
 
 
 @in_loop
-async def test_a_deleted_topic_is_gone_and_its_ids_are_never_given_again(valkey: str) -> None:
-    async with open_store(valkey) as opened:
+async def test_a_deleted_topic_is_gone_and_its_ids_are_never_given_again(where: Where) -> None:
+    async with open_store(where) as opened:
         before = await opened.append("t", b"1", b"2")
         assert await opened.store.delete("t") == Position("", before.messages[-1].id)
         assert await opened.store.describe("t") is None
@@ -133,9 +127,9 @@ async def test_a_deleted_topic_is_gone_and_its_ids_are_never_given_again(valkey:
 
 @in_loop
 async def test_a_deleted_topic_is_remembered_for_a_while_and_a_new_one_for_good(
-    valkey: str, admin: valkey_client.Valkey
+    where: Where, admin: valkey_client.Valkey
 ) -> None:
-    async with open_store(valkey) as opened:
+    async with open_store(where) as opened:
         await opened.append("t", b"1")
         await opened.store.delete("t")
         assert admin.ttl(schema.meta("t")) > 24 * 3600
@@ -144,8 +138,8 @@ async def test_a_deleted_topic_is_remembered_for_a_while_and_a_new_one_for_good(
 
 
 @in_loop
-async def test_deleting_what_is_not_there_says_so(valkey: str) -> None:
-    async with open_store(valkey) as opened:
+async def test_deleting_what_is_not_there_says_so(where: Where) -> None:
+    async with open_store(where) as opened:
         assert await opened.store.delete("t") is None
         await opened.append("t", b"1")
         await opened.store.delete("t")
@@ -155,12 +149,12 @@ async def test_deleting_what_is_not_there_says_so(valkey: str) -> None:
 @pytest.mark.parametrize("is_empty", [False, True])
 @in_loop
 async def test_a_stream_another_server_filled_can_be_deleted(
-    valkey: str, admin: valkey_client.Valkey, is_empty: bool
+    where: Where, admin: valkey_client.Valkey, is_empty: bool
 ) -> None:
     added = MessageId.parse(admin.xadd(schema.stream("t"), {"payload": "1"}).decode())
     if is_empty:
         admin.xtrim(schema.stream("t"), maxlen=0, approximate=False)
-    async with open_store(valkey) as opened:
+    async with open_store(where) as opened:
         deleted = await opened.store.delete("t")
         assert deleted == Position("", BEGINNING if is_empty else added)
         assert not admin.exists(schema.stream("t"))
@@ -168,9 +162,9 @@ async def test_a_stream_another_server_filled_can_be_deleted(
 
 @in_loop
 async def test_a_topic_deleted_while_it_is_published_to_is_listed_as_long_as_it_has_messages(
-    valkey: str,
+    where: Where,
 ) -> None:
-    async with open_store(valkey) as one, open_store(valkey) as other:
+    async with open_store(where) as one, open_store(where) as other:
 
         async def publish_all() -> None:
             floor = BEGINNING
@@ -191,8 +185,8 @@ async def test_a_topic_deleted_while_it_is_published_to_is_listed_as_long_as_it_
 
 
 @in_loop
-async def test_a_topic_is_described_as_it_is_stored(valkey: str) -> None:
-    async with open_store(valkey) as opened:
+async def test_a_topic_is_described_as_it_is_stored(where: Where) -> None:
+    async with open_store(where) as opened:
         assert await opened.store.describe("t") is None
         appended = await opened.append("t", *[b"x"] * 5)
         described = await opened.store.describe("t")
@@ -204,9 +198,9 @@ async def test_a_topic_is_described_as_it_is_stored(valkey: str) -> None:
 
 @in_loop
 async def test_a_topic_emptied_by_hand_or_filled_by_another_server_is_described(
-    valkey: str, admin: valkey_client.Valkey
+    where: Where, admin: valkey_client.Valkey
 ) -> None:
-    async with open_store(valkey) as opened:
+    async with open_store(where) as opened:
         appended = await opened.append("t", b"x")
         admin.xtrim(schema.stream("t"), maxlen=0, approximate=False)
         described = await opened.store.describe("t")
@@ -220,8 +214,8 @@ async def test_a_topic_emptied_by_hand_or_filled_by_another_server_is_described(
 
 
 @in_loop
-async def test_topics_are_listed_in_alphabetical_order_page_by_page(valkey: str) -> None:
-    async with open_store(valkey) as opened:
+async def test_topics_are_listed_in_alphabetical_order_page_by_page(where: Where) -> None:
+    async with open_store(where) as opened:
         names = ["a", "B", "a-b", "owner/a", "Z9", "_x"]
         for name in names:
             await opened.append(name, b"x")
@@ -250,18 +244,18 @@ async def test_all_workers_get_the_same_cookie_key_and_keep_it(make_valkey: Make
 async def test_the_probe_is_refused_where_an_append_would_be(make_valkey: MakeValkey) -> None:
     server = make_valkey().start()
     async with open_store(server.socket_path) as opened:
-        await opened.store.probe()
+        await opened.store.probe(opened.client)
         server.config("maxmemory", "1")
-        assert await code_of(opened.store.probe()) == "store_full"
+        assert await code_of(opened.store.probe(opened.client)) == "store_full"
         server.config("maxmemory", "0")
         server.config("min-replicas-to-write", "1")
-        assert await code_of(opened.store.probe()) == "store_replicas_missing"
+        assert await code_of(opened.store.probe(opened.client)) == "store_replicas_missing"
         server.config("min-replicas-to-write", "0")
-        await opened.store.probe()
+        await opened.store.probe(opened.client)
         server.kill()
-        assert await code_of(opened.store.probe()) == "store_unavailable"
+        assert await code_of(opened.store.probe(opened.client)) == "store_unavailable"
         server.start()
-        await opened.store.probe()
+        await opened.store.probe(opened.client)
 
 
 @in_loop

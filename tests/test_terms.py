@@ -10,24 +10,18 @@ import valkey as valkey_client
 from actors.ports import Position, RetentionLimits, TopicTerms
 from actors.stream import BEGINNING
 from pulsar_relay.store import schema
-from tests.stores import assert_contiguous, in_loop, open_store
+from tests.stores import Where, assert_contiguous, in_loop, open_store
 
 NOTHING = TopicTerms(None, {})
 DEFAULTS = RetentionLimits(1_000_000, 86_400_000)
 
 
-@pytest.fixture
-def admin(valkey: str) -> valkey_client.Valkey:
-    """Somebody else's client of the shared server."""
-    return valkey_client.Valkey(unix_socket_path=valkey)
-
-
 @in_loop
 async def test_a_topic_that_was_made_is_there_without_a_message(
-    valkey: str, admin: valkey_client.Valkey
+    where: Where, admin: valkey_client.Valkey
 ) -> None:
     terms = TopicTerms("jobs of ‹us›", {"max_messages": 7, "retention_ms": 5000})
-    async with open_store(valkey) as opened:
+    async with open_store(where) as opened:
         assert await opened.store.create("t", terms)
         described = await opened.store.describe("t")
         assert described is not None and described.created_ms is not None
@@ -43,8 +37,8 @@ async def test_a_topic_that_was_made_is_there_without_a_message(
 
 
 @in_loop
-async def test_a_topic_is_made_once(valkey: str, admin: valkey_client.Valkey) -> None:
-    async with open_store(valkey) as opened:
+async def test_a_topic_is_made_once(where: Where, admin: valkey_client.Valkey) -> None:
+    async with open_store(where) as opened:
         made = await asyncio.gather(
             *[opened.store.create("t", TopicTerms(str(n), {"max_messages": n + 1})) for n in range(10)]
         )
@@ -60,8 +54,8 @@ async def test_a_topic_is_made_once(valkey: str, admin: valkey_client.Valkey) ->
 
 
 @in_loop
-async def test_the_first_message_continues_a_topic_that_was_made(valkey: str) -> None:
-    async with open_store(valkey) as opened:
+async def test_the_first_message_continues_a_topic_that_was_made(where: Where) -> None:
+    async with open_store(where) as opened:
         await opened.store.create("t", TopicTerms("text", {}))
         before = await opened.store.describe("t")
         appended = await opened.append("t", b"1", b"2")
@@ -75,9 +69,9 @@ async def test_the_first_message_continues_a_topic_that_was_made(valkey: str) ->
 
 @in_loop
 async def test_a_topic_that_was_published_to_has_the_settings_limits_and_its_time(
-    valkey: str, admin: valkey_client.Valkey
+    where: Where, admin: valkey_client.Valkey
 ) -> None:
-    async with open_store(valkey, max_messages_per_topic=50) as opened:
+    async with open_store(where, max_messages_per_topic=50) as opened:
         first = await opened.append("t", b"1")
         await opened.append("t", b"2")
         described = await opened.store.describe("t")
@@ -91,8 +85,8 @@ async def test_a_topic_that_was_published_to_has_the_settings_limits_and_its_tim
 
 
 @in_loop
-async def test_what_is_changed_is_changed_and_the_rest_stays(valkey: str) -> None:
-    async with open_store(valkey) as opened:
+async def test_what_is_changed_is_changed_and_the_rest_stays(where: Where) -> None:
+    async with open_store(where) as opened:
         await opened.store.create("t", TopicTerms("one", {"max_messages": 7, "retention_ms": 5000}))
         steps = [
             (NOTHING, ("one", RetentionLimits(7, 5000), RetentionLimits(7, 5000))),
@@ -118,9 +112,9 @@ async def test_what_is_changed_is_changed_and_the_rest_stays(valkey: str) -> Non
 
 @in_loop
 async def test_a_deleted_topic_leaves_nothing_but_what_ids_need(
-    valkey: str, admin: valkey_client.Valkey
+    where: Where, admin: valkey_client.Valkey
 ) -> None:
-    async with open_store(valkey) as opened:
+    async with open_store(where) as opened:
         for topic in ("published", "empty"):
             await opened.store.create(topic, TopicTerms("text", {"max_messages": 1, "retention_ms": 5000}))
         last = (await opened.append("published", b"1")).messages[0].id_text
@@ -162,8 +156,8 @@ async def test_a_topic_whose_keys_are_taken_away_begins_anew_with_the_settings_l
 
 @pytest.mark.parametrize("most", [1, 2, 10, 99, 100, 101, 1000])
 @in_loop
-async def test_up_to_a_thousand_messages_a_limit_is_exact(valkey: str, most: int) -> None:
-    async with open_store(valkey, max_messages_per_topic=5) as opened:
+async def test_up_to_a_thousand_messages_a_limit_is_exact(where: Where, most: int) -> None:
+    async with open_store(where, max_messages_per_topic=5) as opened:
         await opened.store.create("t", TopicTerms(None, {"max_messages": most}))
         ids = []
         for count in (1, most, 3, 1, 250, 1):
@@ -173,8 +167,10 @@ async def test_up_to_a_thousand_messages_a_limit_is_exact(valkey: str, most: int
 
 
 @in_loop
-async def test_a_larger_limit_than_the_settings_holds_and_is_overshot_by_a_block_at_most(valkey: str) -> None:
-    async with open_store(valkey, max_messages_per_topic=5) as opened:
+async def test_a_larger_limit_than_the_settings_holds_and_is_overshot_by_a_block_at_most(
+    where: Where,
+) -> None:
+    async with open_store(where, max_messages_per_topic=5) as opened:
         await opened.store.create("t", TopicTerms(None, {"max_messages": 1001}))
         for _ in range(30):
             await opened.append("t", *[b"x"] * 77)
@@ -183,8 +179,8 @@ async def test_a_larger_limit_than_the_settings_holds_and_is_overshot_by_a_block
 
 
 @in_loop
-async def test_a_changed_limit_holds_with_the_next_append_on_every_worker(valkey: str) -> None:
-    async with open_store(valkey) as one, open_store(valkey) as other:
+async def test_a_changed_limit_holds_with_the_next_append_on_every_worker(where: Where) -> None:
+    async with open_store(where) as one, open_store(where) as other:
         await one.append("t", *[b"x"] * 500)
         await one.store.change("t", TopicTerms(None, {"max_messages": 10}))
         await other.append("t", b"y")
@@ -195,8 +191,8 @@ async def test_a_changed_limit_holds_with_the_next_append_on_every_worker(valkey
 
 
 @in_loop
-async def test_a_limit_far_below_what_is_there_is_reached_in_steps(valkey: str) -> None:
-    async with open_store(valkey) as opened:
+async def test_a_limit_far_below_what_is_there_is_reached_in_steps(where: Where) -> None:
+    async with open_store(where) as opened:
         for _ in range(25):
             await opened.append("t", *[b"x"] * 1000)
         await opened.store.change("t", TopicTerms(None, {"max_messages": 10}))

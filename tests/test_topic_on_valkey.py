@@ -38,7 +38,7 @@ from actors.stream import Batch, HotLimits, MessageId
 from actors.subscriber import SubscriberActor
 from pulsar_relay.store.valkey import ValkeyStore
 from tests.stand_ins import RecordingSink, make_limits
-from tests.stores import OpenStore, in_loop, open_store, until
+from tests.stores import OpenStore, Where, in_loop, open_store, until
 from tests.valkeys import TIMEOUT_SCALE, RealValkey
 
 
@@ -149,7 +149,7 @@ async def actors_on(
         base.tell(directory, start)
         opened.feed.start(
             lambda fed: base.tell(directory, fed),
-            lambda: base.tell(directory, CompareNow()),
+            lambda topics: base.tell(directory, CompareNow(topics)),
             lambda client_id, generation: None,
         )
         await until(lambda: opened.feed.is_connected)
@@ -164,16 +164,16 @@ def assert_told_nothing(sink: RecordingSink) -> None:
 
 
 @in_loop
-async def test_a_burst_of_publishes_becomes_few_appends(valkey: str) -> None:
-    async with actors_on(valkey) as worker:
+async def test_a_burst_of_publishes_becomes_few_appends(where: Where) -> None:
+    async with actors_on(where) as worker:
         answers = await asyncio.gather(*(worker.publish(b"%d" % number) for number in range(100)))
         assert worker.counters.append_batches <= 3
         assert [answer.ids[0] for answer in answers] == await worker.stored()  # type: ignore[union-attr]
 
 
 @in_loop
-async def test_subscribers_of_two_workers_see_the_messages_of_both_once_in_order(valkey: str) -> None:
-    async with actors_on(valkey) as one, actors_on(valkey) as other:
+async def test_subscribers_of_two_workers_see_the_messages_of_both_once_in_order(where: Where) -> None:
+    async with actors_on(where) as one, actors_on(where) as other:
         sinks = [one.subscribe()[1], other.subscribe()[1]]
         await one.publish_until_stored(b"first")
         sinks += [one.subscribe()[1], other.subscribe()[1]]
@@ -192,8 +192,8 @@ async def test_subscribers_of_two_workers_see_the_messages_of_both_once_in_order
 
 
 @in_loop
-async def test_a_topic_that_fails_answers_everybody_and_appends_nothing_twice(valkey: str) -> None:
-    async with actors_on(valkey, batch_max_messages=3) as worker:
+async def test_a_topic_that_fails_answers_everybody_and_appends_nothing_twice(where: Where) -> None:
+    async with actors_on(where, batch_max_messages=3) as worker:
         _, sink = worker.subscribe()
         await worker.publish_until_stored(b"first")
         worker.store.poison = 2
@@ -214,8 +214,8 @@ async def test_a_topic_that_fails_answers_everybody_and_appends_nothing_twice(va
 
 
 @in_loop
-async def test_producers_with_keys_store_each_message_once_over_failures_of_the_topic(valkey: str) -> None:
-    async with actors_on(valkey, batch_max_messages=5) as worker:
+async def test_producers_with_keys_store_each_message_once_over_failures_of_the_topic(where: Where) -> None:
+    async with actors_on(where, batch_max_messages=5) as worker:
         _, sink = worker.subscribe()
 
         async def produce(producer: int) -> list[str]:
@@ -237,8 +237,8 @@ async def test_producers_with_keys_store_each_message_once_over_failures_of_the_
 
 
 @in_loop
-async def test_a_topic_stopped_with_ten_publishes_in_its_mailbox_is_ten_answers(valkey: str) -> None:
-    async with actors_on(valkey) as worker:
+async def test_a_topic_stopped_with_ten_publishes_in_its_mailbox_is_ten_answers(where: Where) -> None:
+    async with actors_on(where) as worker:
         _, sink = worker.subscribe()
         await worker.publish_until_stored(b"first")
         asks = []
@@ -256,8 +256,8 @@ async def test_a_topic_stopped_with_ten_publishes_in_its_mailbox_is_ten_answers(
 
 
 @in_loop
-async def test_a_stopping_worker_answers_everybody_who_waits(valkey: str) -> None:
-    async with actors_on(valkey) as worker:
+async def test_a_stopping_worker_answers_everybody_who_waits(where: Where) -> None:
+    async with actors_on(where) as worker:
         worker.subscribe()
         asks = [worker.base.ask_soon(worker.directory, Publish("t", (Draft(b"x"),)), 20) for _ in range(10)]
         worker.system.shutdown()
@@ -266,8 +266,8 @@ async def test_a_stopping_worker_answers_everybody_who_waits(valkey: str) -> Non
 
 
 @in_loop
-async def test_a_topic_nobody_uses_leaves_memory_and_comes_back(valkey: str) -> None:
-    async with actors_on(valkey, tick_seconds=0.005, idle_ticks=2) as worker:
+async def test_a_topic_nobody_uses_leaves_memory_and_comes_back(where: Where) -> None:
+    async with actors_on(where, tick_seconds=0.005, idle_ticks=2) as worker:
         first = await worker.publish_until_stored(b"1")
         await worker.until(lambda census: not census.open_topics)
         assert not worker.opened.feed._topics
@@ -278,8 +278,8 @@ async def test_a_topic_nobody_uses_leaves_memory_and_comes_back(valkey: str) -> 
 
 
 @in_loop
-async def test_publishing_and_retiring_at_the_same_time_lose_nothing(valkey: str) -> None:
-    async with actors_on(valkey, tick_seconds=0.001, idle_ticks=1) as worker:
+async def test_publishing_and_retiring_at_the_same_time_lose_nothing(where: Where) -> None:
+    async with actors_on(where, tick_seconds=0.001, idle_ticks=1) as worker:
         ids = []
         for number in range(200):
             ids.append(await worker.publish_until_stored(b"%d" % number))
@@ -306,8 +306,8 @@ async def test_what_the_feed_loses_with_its_connection_is_delivered(
 
 
 @in_loop
-async def test_a_slow_subscriber_holds_up_nobody_and_loses_nothing(valkey: str) -> None:
-    async with actors_on(valkey, hot=HotLimits(20, 1 << 20, 3_600_000)) as worker:
+async def test_a_slow_subscriber_holds_up_nobody_and_loses_nothing(where: Where) -> None:
+    async with actors_on(where, hot=HotLimits(20, 1 << 20, 3_600_000)) as worker:
         slow, slow_sink = worker.subscribe(Start.LATEST)
         _, fast_sink = worker.subscribe(Start.LATEST)
         await worker.live(2)
@@ -326,9 +326,9 @@ async def test_a_slow_subscriber_holds_up_nobody_and_loses_nothing(valkey: str) 
 
 
 @in_loop
-async def test_a_long_backlog_leaves_others_their_turn(valkey: str) -> None:
+async def test_a_long_backlog_leaves_others_their_turn(where: Where) -> None:
     """Who catches up and never is slow must not keep a publish waiting until it has all."""
-    async with actors_on(valkey, hot=HotLimits(30_000, 1 << 30, 3_600_000)) as worker:
+    async with actors_on(where, hot=HotLimits(30_000, 1 << 30, 3_600_000)) as worker:
         for _ in range(20):
             await worker.publish(*[b"x"] * 1000)
         _, sink = worker.subscribe()
@@ -350,8 +350,8 @@ async def test_a_long_backlog_leaves_others_their_turn(valkey: str) -> None:
 
 
 @in_loop
-async def test_a_deleted_topic_begins_again_above_its_last_id(valkey: str) -> None:
-    async with actors_on(valkey) as one, actors_on(valkey) as other:
+async def test_a_deleted_topic_begins_again_above_its_last_id(where: Where) -> None:
+    async with actors_on(where) as one, actors_on(where) as other:
         first = await one.publish_until_stored(b"1")
         sinks = [worker.subscribe()[1] for worker in (one, other)]
         await until(lambda: all(sink.ids == [first] for sink in sinks))
@@ -364,8 +364,8 @@ async def test_a_deleted_topic_begins_again_above_its_last_id(valkey: str) -> No
 
 
 @in_loop
-async def test_subscribers_that_come_and_go_leave_nothing_behind(valkey: str) -> None:
-    async with actors_on(valkey) as worker:
+async def test_subscribers_that_come_and_go_leave_nothing_behind(where: Where) -> None:
+    async with actors_on(where) as worker:
         await worker.publish_until_stored(b"1")
         subscribers = [worker.subscribe(Start.EARLIEST if n % 2 else Start.LATEST)[0] for n in range(50)]
         for number, subscriber in enumerate(subscribers):

@@ -13,17 +13,11 @@ from actors.stream import BEGINNING, Message, MessageId
 from pulsar_relay.settings import StorageSettings
 from pulsar_relay.store import schema
 from pulsar_relay.store.trims import Trims
-from tests.stores import OpenStore, in_loop, open_store, until
+from tests.stores import OpenStore, Where, in_loop, open_store, until
 
 LATER_MS = 3_000_000_000_000
 """A time when everything that can expire has expired. Messages are kept longer than that here."""
 FOREVER = {"persistent_tier_retention_seconds": 10.0**10}
-
-
-@pytest.fixture
-def admin(valkey: str) -> valkey_client.Valkey:
-    """Somebody else's client of the shared server."""
-    return valkey_client.Valkey(unix_socket_path=valkey)
 
 
 async def _append(opened: OpenStore, *expiries_ms: int | None, payload: bytes = b"x") -> list[Message]:
@@ -45,8 +39,8 @@ async def _notice(opened: OpenStore, cursor: MessageId) -> Notice | None:
 
 
 @in_loop
-async def test_a_topics_own_age_counts_be_it_shorter_or_longer_than_the_settings(valkey: str) -> None:
-    async with open_store(valkey, persistent_tier_retention_seconds=0.1) as opened:
+async def test_a_topics_own_age_counts_be_it_shorter_or_longer_than_the_settings(where: Where) -> None:
+    async with open_store(where, persistent_tier_retention_seconds=0.1) as opened:
         messages = await _append(opened, None, None, None)
         sent_ms = messages[0].id.milliseconds
         # By Valkey's clock they must be that old as well.
@@ -60,8 +54,8 @@ async def test_a_topics_own_age_counts_be_it_shorter_or_longer_than_the_settings
 
 
 @in_loop
-async def test_a_clock_that_is_ahead_of_valkeys_deletes_nothing(valkey: str) -> None:
-    async with open_store(valkey, persistent_tier_retention_seconds=100.0) as opened:
+async def test_a_clock_that_is_ahead_of_valkeys_deletes_nothing(where: Where) -> None:
+    async with open_store(where, persistent_tier_retention_seconds=100.0) as opened:
         now_ms = time.time_ns() // 1_000_000
         messages = await _append(opened, None, now_ms + 60_000, None)
         assert (await opened.store.trim("t", now_ms + 10**9)).count == 0
@@ -69,14 +63,14 @@ async def test_a_clock_that_is_ahead_of_valkeys_deletes_nothing(valkey: str) -> 
 
 
 @in_loop
-async def test_what_is_over_a_lowered_limit_goes_without_an_append(valkey: str) -> None:
-    async with open_store(valkey) as opened:
+async def test_what_is_over_a_lowered_limit_goes_without_an_append(where: Where) -> None:
+    async with open_store(where) as opened:
         for _ in range(12):
             await _append(opened, *[None] * 1000)
         await opened.store.change("t", TopicTerms(None, {"max_messages": 3}))
         assert (await opened.store.trim("t", 0)).count == 11_997
         assert [message_id.number for message_id in await _ids(opened)] == [11_998, 11_999, 12_000]
-    async with open_store(valkey, max_messages_per_topic=2) as opened:
+    async with open_store(where, max_messages_per_topic=2) as opened:
         await opened.store.change("t", TopicTerms(None, {"max_messages": None}))
         assert (await opened.store.trim("t", 0)).count == 1
 
@@ -85,8 +79,8 @@ async def test_what_is_over_a_lowered_limit_goes_without_an_append(valkey: str) 
 
 
 @in_loop
-async def test_what_has_expired_leaves_the_old_end_of_a_stream(valkey: str) -> None:
-    async with open_store(valkey, **FOREVER) as opened:
+async def test_what_has_expired_leaves_the_old_end_of_a_stream(where: Where) -> None:
+    async with open_store(where, **FOREVER) as opened:
         messages = await _append(opened, 10, 20, 30, None, 10, None)
         assert (await opened.store.trim("t", 9)).count == 0
         assert (await opened.store.trim("t", 20)).count == 2
@@ -96,8 +90,8 @@ async def test_what_has_expired_leaves_the_old_end_of_a_stream(valkey: str) -> N
 
 
 @in_loop
-async def test_the_newest_entry_stays_also_expired_and_ids_go_on(valkey: str) -> None:
-    async with open_store(valkey, **FOREVER) as opened:
+async def test_the_newest_entry_stays_also_expired_and_ids_go_on(where: Where) -> None:
+    async with open_store(where, **FOREVER) as opened:
         messages = await _append(opened, 10, 10, 10)
         assert (await opened.store.trim("t", LATER_MS)).count == 2
         assert await _ids(opened) == [messages[2].id]
@@ -108,8 +102,8 @@ async def test_the_newest_entry_stays_also_expired_and_ids_go_on(valkey: str) ->
 
 @pytest.mark.parametrize("first", [0, 2])
 @in_loop
-async def test_nobody_is_told_of_a_loss_where_all_that_is_gone_had_expired(valkey: str, first: int) -> None:
-    async with open_store(valkey, **FOREVER) as opened:
+async def test_nobody_is_told_of_a_loss_where_all_that_is_gone_had_expired(where: Where, first: int) -> None:
+    async with open_store(where, **FOREVER) as opened:
         lost = await _append(opened, *[None] * first)
         if lost:
             # These did not expire: they were trimmed, and who missed them must hear of it.
@@ -129,8 +123,8 @@ async def test_nobody_is_told_of_a_loss_where_all_that_is_gone_had_expired(valke
 
 
 @in_loop
-async def test_what_is_trimmed_besides_is_told_with_all_that_went(valkey: str) -> None:
-    async with open_store(valkey, **FOREVER) as opened:
+async def test_what_is_trimmed_besides_is_told_with_all_that_went(where: Where) -> None:
+    async with open_store(where, **FOREVER) as opened:
         expired = await _append(opened, 10, 10)
         rest = await _append(opened, None, None, None)
         assert (await opened.store.trim("t", LATER_MS)).count == 2
@@ -144,9 +138,9 @@ async def test_what_is_trimmed_besides_is_told_with_all_that_went(valkey: str) -
 
 @in_loop
 async def test_a_cursor_of_a_history_that_was_lost_is_told_of_it_also_where_messages_have_expired(
-    valkey: str, admin: valkey_client.Valkey
+    where: Where, admin: valkey_client.Valkey
 ) -> None:
-    async with open_store(valkey, **FOREVER) as opened:
+    async with open_store(where, **FOREVER) as opened:
         lost = await _append(opened, None, None, None)
         # The tail is lost, as by a power cut; what the worker knew of it is its floor.
         admin.delete(schema.stream("t"), schema.meta("t"))
@@ -162,8 +156,8 @@ async def test_a_cursor_of_a_history_that_was_lost_is_told_of_it_also_where_mess
 
 @pytest.mark.parametrize("cursor", ["4-0", "5-1", "9-9"])
 @in_loop
-async def test_a_cursor_from_before_a_topics_first_message_is_not_of_it(valkey: str, cursor: str) -> None:
-    async with open_store(valkey, **FOREVER) as opened:
+async def test_a_cursor_from_before_a_topics_first_message_is_not_of_it(where: Where, cursor: str) -> None:
+    async with open_store(where, **FOREVER) as opened:
         messages = await _append(opened, 10, 10, None)
         await opened.store.trim("t", LATER_MS)
         assert await _notice(opened, MessageId.parse(cursor)) is not None
@@ -172,8 +166,8 @@ async def test_a_cursor_from_before_a_topics_first_message_is_not_of_it(valkey: 
 
 
 @in_loop
-async def test_a_large_page_knows_what_expired_too(valkey: str) -> None:
-    async with open_store(valkey, **FOREVER) as opened:
+async def test_a_large_page_knows_what_expired_too(where: Where) -> None:
+    async with open_store(where, **FOREVER) as opened:
         expired = await _append(opened, 10, 10)
         await _append(opened, *[None] * 600)
         await opened.store.trim("t", LATER_MS)
@@ -221,18 +215,18 @@ async def test_large_expired_messages_are_looked_at_few_at_a_time(
 
 @in_loop
 async def test_a_stream_that_another_server_filled_expires_and_is_trimmed(
-    valkey: str, admin: valkey_client.Valkey
+    where: Where, admin: valkey_client.Valkey
 ) -> None:
     for number, expiry in enumerate(["10", "soon", "", "0x1"]):
         admin.xadd(schema.stream("t"), {"payload": "1", "expires_at": expiry}, id=f"5-{number + 1}")
-    async with open_store(valkey, **FOREVER) as opened:
+    async with open_store(where, **FOREVER) as opened:
         assert (await opened.store.trim("t", LATER_MS)).count == 1
         assert [str(message_id) for message_id in await _ids(opened)] == ["5-2", "5-3", "5-4"]
 
 
 @in_loop
-async def test_a_topic_of_short_lived_messages_does_not_grow(valkey: str) -> None:
-    async with open_store(valkey, **FOREVER) as opened:
+async def test_a_topic_of_short_lived_messages_does_not_grow(where: Where) -> None:
+    async with open_store(where, **FOREVER) as opened:
         now_ms = time.time_ns() // 1_000_000 - 60_000
         for n in range(50):
             await _append(opened, *[now_ms + n * 1000 + 5000] * 20)

@@ -7,8 +7,8 @@ from pathlib import PurePosixPath
 
 from actors.ports import StoreError
 from pulsar_relay.backup.backup import Progress
-from pulsar_relay.store.client import Client
 from pulsar_relay.store.information import information_of
+from pulsar_relay.store.shard import Shard
 
 LOOK_SECONDS = 0.05
 _BUSY = ("rdb_bgsave_in_progress", "aof_rewrite_in_progress")
@@ -21,8 +21,8 @@ class SnapshotFailedError(Exception):
 class Snapshot:
     """Raises StoreError."""
 
-    def __init__(self, client: Client, progress: Progress) -> None:
-        self._client = client
+    def __init__(self, shard: Shard, progress: Progress) -> None:
+        self._shard = shard
         self._progress = progress
 
     async def take(self) -> str:
@@ -31,7 +31,7 @@ class Snapshot:
         """
         # One that is under way began before it was asked for: what was published since is not in it.
         before = await self._until_idle(tells=False)
-        await self._client.command("BGSAVE")
+        await self._shard.command("BGSAVE")
         after = await self._until_idle(tells=True)
         is_counted = "rdb_saves" not in after or int(after["rdb_saves"]) > int(before["rdb_saves"])
         if after.get("rdb_last_bgsave_status") != "ok" or not is_counted:
@@ -41,7 +41,7 @@ class Snapshot:
     async def _until_idle(self, *, tells: bool) -> dict[str, str]:
         told = 0
         while True:
-            told_before, found = told, await information_of(self._client, "persistence")
+            told_before, found = told, await information_of(self._shard, "persistence")
             if all(found.get(name, "0") == "0" for name in _BUSY):
                 return found
             if tells:
@@ -53,7 +53,7 @@ class Snapshot:
 
     async def _path(self) -> str:
         try:
-            words = await self._client.command("CONFIG", "GET", "dir", "dbfilename")
+            words = await self._shard.command("CONFIG", "GET", "dir", "dbfilename")
         except StoreError as error:
             if error.code not in ("store_denied", "store_error"):
                 raise

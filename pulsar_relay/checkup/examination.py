@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+from actors.ports import StoreError
 from pulsar_relay.checkup.finding import Finding, advice, ok, problem
 from pulsar_relay.checkup.host import Host
 from pulsar_relay.checkup.server_checks import CHECKS
 from pulsar_relay.checkup.vitals import take_vitals
+from pulsar_relay.errors import ERRORS
 from pulsar_relay.settings import Settings
 from pulsar_relay.store.backing import NO_EVICTION, Backing, ServerSettings
 from pulsar_relay.store.client import Client
 from pulsar_relay.store.identity import ID_FORM, Identity, identity_of
+from pulsar_relay.store.shard import Shard
 
 
 async def examine(
@@ -22,12 +26,25 @@ async def examine(
 
     Raises StoreError where the server cannot be asked.
     """
-    vitals = await take_vitals(client)
+    shards = await client.shards()
+    for shard in shards:
+        try:
+            async for finding in _shard(shard, Backing(client, settings), host):
+                yield replace(finding, about=f"{finding.about} {shard.name}") if len(shards) > 1 else finding
+        except StoreError as error:
+            if len(shards) == 1:
+                raise
+            cure = "bring it back: its topics cannot be read or written"
+            yield problem(f"connection {shard.name}", ERRORS[error.code].message, cure)
+        if shard is shards[0]:
+            for finding in _identity(await identity_of(client.command), identity_file):
+                yield finding
+
+
+async def _shard(shard: Shard, backing: Backing, host: Host) -> AsyncIterator[Finding]:
+    vitals, server = await take_vitals(shard), await backing.ask(shard)
     yield ok("connection", "Valkey answers")
-    for finding in _identity(await identity_of(client.command), identity_file):
-        yield finding
-    backing = Backing(client, settings)
-    for finding in _backing(backing, await backing.ask()):
+    for finding in _backing(backing, server):
         yield finding
     for check in CHECKS:
         for finding in check(vitals):

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from actors.ports import StoreError
-from pulsar_relay.store.client import Client
 from pulsar_relay.store.information import information_of
+from pulsar_relay.store.shard import Shard
 
 CLOCK_SAMPLES = 5
 CONFIGURED = (
@@ -56,20 +56,20 @@ class Vitals:
         return None if self.configured is None else self.configured.get(name)
 
 
-async def take_vitals(client: Client, *, clock: Callable[[], float] = time.time) -> Vitals:
+async def take_vitals(shard: Shard, *, clock: Callable[[], float] = time.time) -> Vitals:
     """Raises StoreError where the server cannot be asked at all."""
     return Vitals(
-        await information_of(client),
-        await _configured(client),
-        await _clients(client),
-        await _clock_reading(client, clock),
+        await information_of(shard),
+        await _configured(shard),
+        await _clients(shard),
+        await _clock_reading(shard, clock),
         clock(),
     )
 
 
-async def _configured(client: Client) -> dict[str, str] | None:
+async def _configured(shard: Shard) -> dict[str, str] | None:
     try:
-        words = await client.command("CONFIG", "GET", *CONFIGURED)
+        words = await shard.command("CONFIG", "GET", *CONFIGURED)
     except StoreError as error:
         _raise_unless_refused(error)
         return None
@@ -77,9 +77,9 @@ async def _configured(client: Client) -> dict[str, str] | None:
     return dict(zip(texts[::2], texts[1::2], strict=True))
 
 
-async def _clients(client: Client) -> list[dict[str, str]] | None:
+async def _clients(shard: Shard) -> list[dict[str, str]] | None:
     try:
-        listed = await client.command("CLIENT", "LIST")
+        listed = await shard.command("CLIENT", "LIST")
     except StoreError as error:
         _raise_unless_refused(error)
         return None
@@ -89,11 +89,11 @@ async def _clients(client: Client) -> list[dict[str, str]] | None:
     ]
 
 
-async def _clock_reading(client: Client, clock: Callable[[], float]) -> ClockReading:
+async def _clock_reading(shard: Shard, clock: Callable[[], float]) -> ClockReading:
     readings = []
     for _ in range(CLOCK_SAMPLES):
         asked, started = clock(), time.monotonic()
-        seconds, microseconds = await client.command("TIME")
+        seconds, microseconds = await shard.command("TIME")
         took = time.monotonic() - started
         readings.append(ClockReading(int(seconds) + int(microseconds) / 1e6 - asked - took / 2, took))
     return min(readings, key=lambda reading: reading.answer_seconds)

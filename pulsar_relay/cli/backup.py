@@ -16,6 +16,7 @@ from pulsar_relay.cli.settings import load_settings, settings_options
 from pulsar_relay.store.client import Client
 from pulsar_relay.store.copies import Copies
 from pulsar_relay.store.identity import identity_of
+from pulsar_relay.store.shard import Shard
 
 
 @click.command()
@@ -53,20 +54,26 @@ def backup(
             identity = await identity_of(client.command)
             return await Backup(Copies(client), identity, target, progress).make()
 
-    async def snapshot(client: Client) -> str:
+    async def snapshots(client: Client) -> list[str]:
         with BackupProgress("keys") as progress:
-            return await Snapshot(client, progress).take()
+            shards = await client.shards()
+            return [_at(shard, shards, await Snapshot(shard, progress).take()) for shard in shards]
 
     try:
         if is_snapshot:
-            path = with_store(settings, snapshot)
-            click.echo(path or "the snapshot is written; Valkey does not tell this user where")
+            for path in with_store(settings, snapshots):
+                click.echo(path)
         else:
             click.echo(f"{target}: {counted(with_store(settings, to_file))}")
     except (BackupFileError, SnapshotFailedError) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
         raise click.ClickException(f"the backup cannot be written: {error}") from error
+
+
+def _at(shard: Shard, shards: Sequence[Shard], path: str) -> str:
+    told = path or "the snapshot is written; Valkey does not tell this user where"
+    return f"{shard.name}: {told}" if len(shards) > 1 else told
 
 
 def counted(summary: Summary) -> str:

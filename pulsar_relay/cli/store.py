@@ -13,7 +13,6 @@ from pulsar_relay.settings import Settings
 from pulsar_relay.store.backing import Backing, MisfitError
 from pulsar_relay.store.client import Client
 from pulsar_relay.store.identity import ID_FORM, identity_of
-from pulsar_relay.store.identity import accept as accept_store
 
 
 @click.group()
@@ -52,9 +51,12 @@ def accept(known: str, file: Path | None, assignments: Sequence[str], **flags: s
         raise click.BadParameter("is not the id of a store; copy it from the relay's log", param_hint="ID")
     settings = load_settings(file, assignments, flags).settings
     try:
-        found = with_store(settings, lambda client: accept_store(client.command, known))
+        found = with_store(settings, lambda client: client.accept(known))
     except ValueError as error:
         click.echo(str(error))
+        return
+    if found == known:
+        click.echo(f"the shards of {known} that had lost their data go on with what they hold")
         return
     click.echo(f"store {found} has taken the place of {known}; relays that know {known} go on with it")
 
@@ -65,12 +67,16 @@ async def _rows(client: Client, settings: Settings) -> AsyncIterator[tuple[str, 
     for known, since in identity.succeeds.items():
         yield "has the place of", f"{known} since {since}"
     backing = Backing(client, settings)
-    server = await backing.ask()
     yield "durability", settings.storage.durability
-    yield "append-only file", "on" if server.has_append_only_file else "off"
-    yield "appendfsync", server.appendfsync or "unknown"
-    yield "maxmemory-policy", server.eviction_policy or "unknown"
-    yield "replicas", str(server.replicas)
+    shards = await client.shards()
+    for shard in shards:
+        if len(shards) > 1:
+            yield "shard", shard.name
+        server = await backing.ask(shard)
+        yield "append-only file", "on" if server.has_append_only_file else "off"
+        yield "appendfsync", server.appendfsync or "unknown"
+        yield "maxmemory-policy", server.eviction_policy or "unknown"
+        yield "replicas", str(server.replicas)
     for problem in await _problems(backing):
         yield "problem", problem
 

@@ -6,7 +6,8 @@
 --       needed   4 feed channel   5 worker   6 most bytes to announce inline
 --       7 milliseconds a publish with a key is recognised
 --       8 number of this batch, rising   9 milliseconds a batch is recognised
---       10... the publishes. The usual one, a draft without metadata, time to live or key: '', payload.
+--       10 the command that announces it, PUBLISH or, in a cluster, SPUBLISH
+--       11... the publishes. The usual one, a draft without metadata, time to live or key: '', payload.
 --         Any other: '<index of its key among KEYS, or 0> <drafts> <1 or 3> <digest>', then for each draft
 --         its payload, and if 3, its metadata or '' and when it expires in Unix milliseconds or ''
 -- Reply {prev, epoch, ms, n} if all publishes were new: the drafts have the ids <ms>-<n>, <ms>-<n+1>, ... and
@@ -23,7 +24,7 @@
 
 local stream, meta, batch_key = KEYS[1], KEYS[2], KEYS[3]
 local floor, new_epoch, batch_number = ARGV[2], ARGV[3], ARGV[8]
-local FIRST_PUBLISH = 10
+local FIRST_PUBLISH = 11
 -- As in trim.lua.
 local TRIMMED_AT_ONCE, EXACT_UP_TO = 10000, 1000
 
@@ -266,7 +267,7 @@ if first_n then
         redis.call('HSETNX', meta, 'created', now)
     end
     -- Only a hint: that a user may not use the channel must not turn a stored batch into a refused one.
-    redis.pcall('PUBLISH', ARGV[4], announcement())
+    redis.pcall(ARGV[10], ARGV[4], announcement())
 end
 -- Also where all was known already: it is a write, for the same reason as above.
 redis.call('SET', batch_key, batch_number .. ' ' .. cmsgpack.pack(reply), 'PX', ARGV[9])

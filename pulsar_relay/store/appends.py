@@ -105,6 +105,7 @@ class Appends:
             *self._settings,
             number,
             BATCH_TOKEN_SECONDS * 1000,
+            self._client.publish_word,
             *drafts,
         ]
 

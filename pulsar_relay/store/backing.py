@@ -16,6 +16,7 @@ from pulsar_relay.config import ConfigError
 from pulsar_relay.settings import Settings
 from pulsar_relay.store.client import Client
 from pulsar_relay.store.information import information_of
+from pulsar_relay.store.shard import Shard
 
 NO_EVICTION = "noeviction"
 WHERE = "in its configuration and with CONFIG SET"
@@ -55,7 +56,7 @@ class ServerSettings:
 
 
 class Backing:
-    """Asks over `client`; what the relay promises is in the settings."""
+    """What the relay promises is in the settings. Each primary of `client` has to back it."""
 
     def __init__(self, client: Client, settings: Settings) -> None:
         self._client = client
@@ -66,33 +67,37 @@ class Backing:
 
     async def refuse_misfit(self) -> None:
         """Raises MisfitError with all that does not fit, StoreError if the store cannot be asked now."""
-        server = await self.ask()
-        problems = [*self.not_durable(server), *self.evicts(server)]
+        problems = []
+        shards = await self._client.shards()
+        for shard in shards:
+            where = f"{shard.name}: " if len(shards) > 1 else ""
+            server = await self.ask(shard)
+            problems += [where + text for text in (*self.not_durable(server), *self.evicts(server))]
         if problems:
             raise MisfitError(problems)
 
-    async def check_durability(self) -> None:
-        """Raises StoreError while the store's settings do not back the durability level."""
-        for problem in self.not_durable(await self.ask()):
+    async def check_durability(self, shard: Shard) -> None:
+        """Raises StoreError while the server's settings do not back the durability level."""
+        for problem in self.not_durable(await self.ask(shard)):
             raise StoreError("store_not_durable", problem)
 
-    async def check_eviction(self) -> None:
-        """Raises StoreError while the store may forget messages."""
-        for problem in self.evicts(await self.ask()):
+    async def check_eviction(self, shard: Shard) -> None:
+        """Raises StoreError while the server may forget messages."""
+        for problem in self.evicts(await self.ask(shard)):
             raise StoreError("store_evicts", problem)
 
-    async def ask(self) -> ServerSettings:
+    async def ask(self, shard: Shard) -> ServerSettings:
         information, configured = await asyncio.gather(
-            information_of(self._client, "memory", "persistence", "replication"), self._configured()
+            information_of(shard, "memory", "persistence", "replication"), self._configured(shard)
         )
         return ServerSettings.of(information, configured)
 
-    async def _configured(self) -> dict[str, str]:
+    async def _configured(self, shard: Shard) -> dict[str, str]:
         """Nothing where CONFIG is denied to this user, or renamed away as some services do."""
         if self._hides_configuration:
             return {}
         try:
-            words = await self._client.command("CONFIG", "GET", *CONFIGURED)
+            words = await shard.command("CONFIG", "GET", *CONFIGURED)
         except StoreError as error:
             # An unknown command is logged as an error: once is enough.
             self._hides_configuration = error.code == "store_error"

@@ -4,54 +4,99 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from pulsar_relay.settings import ValkeySettings
+from pulsar_relay.store.cluster import Cluster
 from pulsar_relay.store.identity import StoreIdentity
-from pulsar_relay.store.line import Line, Lines
+from pulsar_relay.store.line import Answer
 from pulsar_relay.store.link import Endpoint, Word
-from pulsar_relay.store.refusals import ScriptUnknownError
-from pulsar_relay.store.replicated_line import ReplicatedLine
+from pulsar_relay.store.refusals import ElsewhereError, ScriptUnknownError
 from pulsar_relay.store.sentinels import Sentinels
+from pulsar_relay.store.shard import Shard
+
+T = TypeVar("T")
 
 SINGLE_CONNECTIONS = 2
 """Of a worker's connections, the line is one, and the feed another."""
-REPLACED = frozenset({"store_read_only", "store_primary_down"})
-"""What a server says that is no primary, while another one takes its place."""
 
 
-class Client:
-    """All methods raise StoreError only. Connects on first use, and again whenever a connection was lost.
+class Calls(Protocol):
+    def call(self, *words: Word) -> Answer:
+        """As `Line.call`."""
 
-    `line` is shared by everything with a short answer; `pages` are for large ones. `appends` is the line
-    too, unless replicas have to confirm what is appended: waiting for them holds up all that is behind.
+
+class PageCalls(Protocol):
+    async def call(self, *words: Word) -> Any:
+        """As `Lines.call`."""
+
+    async def call_all(self, *commands: tuple[Word, ...]) -> list[Any]:
+        """As `Lines.call_all`; the commands have their keys in one slot."""
+
+
+class Client(Protocol):
+    """What the parts of a store see of Valkey, be it one server, or a cluster: a `Shard`, or a `Cluster`.
+
+    A command finds its server by its key. One without a key is asked of a shard.
     """
 
-    def __init__(
-        self, endpoint: Endpoint, max_pages: int, replicas: int = 0, sentinels: Sentinels | None = None
-    ) -> None:
-        self.endpoint = endpoint
-        self._sentinels = sentinels
-        self.passing_codes = REPLACED if sentinels else frozenset[str]()
-        """Refusals that pass by themselves, and soon: what was refused may be repeated."""
-        self.line = Line(endpoint)
-        self.appends = ReplicatedLine(endpoint, replicas) if replicas else self.line
-        self.pages = Lines(endpoint, max_pages)
+    @property
+    def line(self) -> Calls: ...
 
-    async def command(self, *words: Word) -> Any:
-        """Run one command with a short answer, once: the error says whether its outcome is known."""
-        return await self.line.call(*words)
+    @property
+    def appends(self) -> Calls: ...
 
-    async def aclose(self) -> None:
-        """Give up whatever is under way; returns when all connections are closed."""
-        await self.line.aclose()
-        await self.appends.aclose()
-        await self.pages.aclose()
-        if self._sentinels is not None:
-            await self._sentinels.aclose()
+    @property
+    def pages(self) -> PageCalls: ...
+
+    @property
+    def publish_word(self) -> str: ...
+
+    @property
+    def passing_codes(self) -> frozenset[str]: ...
+
+    async def command(self, *words: Word) -> Any: ...
+
+    async def shards(self) -> Sequence[Shard]:
+        """Those there are now. StoreError if nobody can tell."""
+
+    def apart(self, items: Sequence[T], key: Callable[[T], str]) -> Sequence[Sequence[int]]: ...
+
+    # What there is to know at once, without asking anybody.
+
+    def known_shards(self) -> Sequence[Shard]:
+        """Those that are known of now; none before the first answer."""
+
+    def home(self, key: bytes) -> Shard | None:
+        """The shard that has the key; None while nobody knows."""
+
+    def tag_at(self, shard: Shard) -> str | None:
+        """What between braces takes a key to this shard; None where all keys are."""
+
+    def listen(self, on_change: Callable[[], None]) -> None:
+        """`on_change` is called whenever keys may have another shard."""
+
+    def doubt(self) -> None:
+        """What is known seems to be wrong: ask anew, soon."""
+
+    def note_move(self, told: ElsewhereError, told_by: str) -> None:
+        """A shard, by its name, has told who has a slot."""
+
+    async def load_script(self, text: bytes) -> None:
+        """On all shards that can be reached."""
+
+    @property
+    def refused_shards(self) -> Mapping[str, str]: ...
+
+    async def check_identity(self) -> None:
+        """Raises StoreError if nothing of it is the store this relay knows."""
+
+    async def accept(self, known: str) -> str: ...
+
+    async def aclose(self) -> None: ...
 
 
 def make_client(
@@ -60,23 +105,31 @@ def make_client(
     *,
     replicas: int = 0,
     identity: StoreIdentity | None = None,
-) -> Client:
-    """A client for the server the settings name; `unix_socket` (the embedded server's) wins over them.
+) -> Shard | Cluster:
+    """A client for what the settings name; `unix_socket` (the embedded server's) wins over them.
 
     With `replicas`, an append counts as done once that many have it; with an `identity`, nothing is sent to
     another store than that.
     """
-    singles = SINGLE_CONNECTIONS + (1 if replicas else 0)
+    max_pages = max(1, settings.pool_size - SINGLE_CONNECTIONS - (1 if replicas else 0))
+    if settings.mode == "cluster":
+        assert settings.addresses is not None
+        return Cluster(Endpoint.of(settings), settings.addresses, max_pages, replicas, identity)
     endpoint = Endpoint.of(settings, unix_socket, identity)
-    sentinels = _sentinels(settings) if settings.mode == "sentinel" else None
-    endpoint = replace(endpoint, locator=sentinels)
-    return Client(endpoint, max(1, settings.pool_size - singles), replicas, sentinels)
+    if settings.mode == "sentinel":
+        sentinels = _sentinels(settings)
+        endpoint = replace(endpoint, locator=sentinels)
+        return Shard(settings.sentinel_service or "", endpoint, max_pages, replicas, sentinels)
+    path = unix_socket or settings.unix_socket
+    name = str(path) if path else f"{settings.host or 'localhost'}:{settings.port}"
+    return Shard(name, endpoint, max_pages, replicas)
 
 
 def _sentinels(settings: ValkeySettings) -> Sentinels:
     own = replace(settings, username=settings.sentinel_username, password=settings.sentinel_password, db=0)
     endpoint = Endpoint.of(own)
-    assert settings.addresses is not None and settings.sentinel_service is not None
+    assert settings.addresses is not None
+    assert settings.sentinel_service is not None
     return Sentinels([endpoint.at(place) for place in settings.addresses], settings.sentinel_service)
 
 
@@ -87,7 +140,7 @@ class Script:
         self.text = resources.files("pulsar_relay.store").joinpath(f"{name}.lua").read_bytes()
         # SHA-1 is how Valkey names scripts; nothing is secured by it.
         self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
-        self._loading: asyncio.Future[Any] | None = None
+        self._loading: asyncio.Future[None] | None = None
 
     async def run(self, client: Client, keys: Sequence[str], args: Sequence[Word]) -> Any:
         """Run it; loads it first where the server has forgotten it (a restart, a failover, SCRIPT FLUSH)."""
@@ -97,7 +150,9 @@ class Script:
         """The same for a script with a large answer."""
         return await self._run(client, client.pages, keys, args)
 
-    async def _run(self, client: Client, via: Line | Lines, keys: Sequence[str], args: Sequence[Word]) -> Any:
+    async def _run(
+        self, client: Client, via: Calls | PageCalls, keys: Sequence[str], args: Sequence[Word]
+    ) -> Any:
         try:
             return await via.call("EVALSHA", self.sha, len(keys), *keys, *args)
         except ScriptUnknownError:
@@ -107,7 +162,6 @@ class Script:
 
     async def load(self, client: Client) -> None:
         """Make the script known to the server; who asks while that is under way waits for the same answer."""
-        # SCRIPT LOAD and not EVAL: scripts that came by EVAL are evicted when there are many.
         if self._loading is None or self._loading.done():
-            self._loading = client.line.call("SCRIPT", "LOAD", self.text)
+            self._loading = asyncio.ensure_future(client.load_script(self.text))
         await asyncio.shield(self._loading)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from actors.ports import Claim, ConsumerEntry, ConsumerPage, StoreError
@@ -112,13 +113,26 @@ class Consumers:
         return {topic: (cursors.get(topic), delivered.get(topic)) for topic in topics}
 
     async def entries(self, client_ids: Sequence[str]) -> Sequence[ConsumerEntry]:
-        """Those of which anything is kept."""
-        keys = [schema.CONSUMERS, *map(schema.offsets, client_ids)]
-        found = await self._list_script.run(self._client, keys, [schema.heartbeat(""), *client_ids])
+        """Those of which anything is kept; the others leave the index."""
+        groups = self._client.apart(client_ids, schema.offsets)
+        replies = await asyncio.gather(
+            *[
+                self._list_script.run(
+                    self._client,
+                    [schema.offsets(client_ids[index]) for index in group],
+                    [schema.heartbeat("")],
+                )
+                for group in groups
+            ]
+        )
+        found = dict(zip(chain.from_iterable(groups), chain.from_iterable(replies), strict=True))
+        gone = [client_ids[index] for index, one in found.items() if not one]
+        if gone:
+            await self._unlist(gone)
         return [
             ConsumerEntry(client_id, bool(one[0]), max(0, KEPT_SECONDS * 1000 - one[1]))
-            for client_id, one in zip(client_ids, found, strict=True)
-            if one
+            for index, client_id in enumerate(client_ids)
+            if (one := found[index])
         ]
 
     async def page(self, after: str, limit: int) -> ConsumerPage:
@@ -150,6 +164,14 @@ class Consumers:
         return {
             name: MessageId.parse(text.decode("ascii")) for name, text in zip(fields, values, strict=True)
         }
+
+    async def _unlist(self, client_ids: Sequence[str]) -> None:
+        command = self._client.command
+        await command("ZREM", schema.CONSUMERS, *client_ids)
+        # Kept again, between the look and the removal? Then whoever did that has listed it in vain.
+        there = await asyncio.gather(*[command("EXISTS", schema.offsets(one)) for one in client_ids])
+        again = [client_id for client_id, is_there in zip(client_ids, there, strict=True) if is_there]
+        await asyncio.gather(*map(self._list, again))
 
     async def _list(self, client_id: str) -> None:
         await self._client.command("ZADD", schema.CONSUMERS, 0, client_id)

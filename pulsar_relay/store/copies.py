@@ -10,6 +10,7 @@ from actors.stream import BEGINNING, MessageId
 from pulsar_relay.store import schema
 from pulsar_relay.store.client import Client
 from pulsar_relay.store.entries import Entry, id_or_none, message_id
+from pulsar_relay.store.key_scan import KeyScan
 from pulsar_relay.store.pages import Pages
 
 PAGE_ENTRIES, PAGE_BYTES = 2000, 1024 * 1024
@@ -117,14 +118,13 @@ class Copies:
             after = b"(" + found[-1]
 
     async def _keys(self, pattern: str, kind: str) -> set[bytes]:
+        scan = KeyScan(self._client, pattern, kind, NAMES_AT_ONCE)
         keys: set[bytes] = set()
-        cursor: bytes = b"0"
-        while True:
-            words = ("SCAN", cursor, "MATCH", pattern, "COUNT", NAMES_AT_ONCE, "TYPE", kind)
-            cursor, found = await self._client.command(*words)
+        is_done = False
+        while not is_done:
+            found, is_done = await scan.step()
             keys.update(found)
-            if cursor == b"0":
-                return keys
+        return keys
 
 
 def _is_text(name: bytes) -> bool:

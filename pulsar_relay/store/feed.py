@@ -4,99 +4,120 @@ Only a hint, never the truth: what is lost, doubled or late here is repaired by 
 the stream. So a broken connection is replaced quietly, everything followed is subscribed to again, and the
 followers are told to compare.
 
-Pub/sub can be deaf without an error: a network that swallows packets, a server that was deposed. So the feed
-speaks to itself through the connection that appends take, and a connection that does not hear it is replaced
-too.
+In a cluster a topic's news are told where its stream is. So there is a line to each primary, and a topic that
+moves is followed to the next: it compares when that line has confirmed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import itertools
+import functools
 import logging
-import random
-import time
-from collections import Counter
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 from actors.ports import StoreError
 from actors.protocol import Fed
-from actors.stream import Message, MessageId
 from pulsar_relay.store import schema
 from pulsar_relay.store.client import Client
-from pulsar_relay.store.link import Link, pack
+from pulsar_relay.store.feed_line import PLAIN, SHARDED, FeedEars, FeedLine
+from pulsar_relay.store.news import read_news
+from pulsar_relay.store.refusals import ElsewhereError
+from pulsar_relay.store.shard import Shard
 
 logger = logging.getLogger(__name__)
 
-HEARTBEAT_SECONDS = 1.0
-RECONNECT_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0)
-SUBSCRIBED_AT_ONCE = 500
-"""Channels in one SUBSCRIBE: Valkey serves nobody else while it enters them."""
+KNOWN_CLAIMS = 100
+SETTLE_SECONDS = 0.02
+"""Topics that move one by one are dealt with together."""
 
 _CLAIMS = schema.CLAIMS.encode()
 
 
-class Feed:
-    """One pub/sub connection for all topics this worker follows.
+class Feed(FeedEars):
+    """A pub/sub connection to each shard, for all topics this worker follows.
 
     `on_fed` is called for each append of another worker, `on_claimed` for each claim of a client's name, by
-    whichever worker, with the client's id and the claim's generation. `on_reconnected` is called when the
-    connection was replaced and all that was followed is confirmed again: from then on nothing is missed, and
-    what was missed before must be compared.
+    whichever worker, with the client's id and the claim's generation. `on_reconnected` is called when a
+    connection was replaced and all that was followed on it is confirmed again, with these topics, or None for
+    all: from then on nothing is missed, and what was missed before must be compared.
     """
 
     def __init__(self, client: Client, worker: str, follow_timeout_seconds: float) -> None:
         if not worker.isalnum() or not worker.isascii():
             raise ValueError(f"a worker's name is made of letters and digits: {worker!r}")
         self._client = client
+        self._worker = worker
         self._own = f"{worker} ".encode()
         self._timeout_seconds = follow_timeout_seconds
-        self._heartbeat_channel = schema.heartbeat(worker).encode()
+        self._dialect = PLAIN if client.publish_word == PLAIN.publish else SHARDED
         self._topics: dict[bytes, str] = {}
         self._follows: dict[bytes, asyncio.Future[None]] = {}
-        self._asked: Counter[bytes] = Counter()
-        self._link: Link | None = None
-        self._lost: asyncio.Future[None] | None = None
-        self._resubscribing = 0
-        self._resubscribed: asyncio.Future[None] | None = None
-        self._heartbeat: tuple[bytes, asyncio.Future[None]] | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._lines: dict[str, FeedLine] = {}
+        self._homes: dict[bytes, FeedLine] = {}
+        self._moved: set[bytes] = set()
+        self._claims: dict[str, int] = {}
+        self._arrived: list[str] = []
+        self._settling: asyncio.TimerHandle | None = None
+        self._stopping: set[asyncio.Task[None]] = set()
+        self._is_running = False
         self._on_fed: Callable[[Fed], None] = lambda fed: None
-        self._on_reconnected: Callable[[], None] = lambda: None
+        self._on_reconnected: Callable[[Sequence[str] | None], None] = lambda topics: None
         self._on_claimed: Callable[[str, int], None] = lambda client_id, generation: None
-        self.connections = 0
+
+    @property
+    def connections(self) -> int:
         """How many connections it has had."""
-        self.heard_at: float | None = None
+        return sum(line.connections for line in self._lines.values())
+
+    @property
+    def heard_at(self) -> float | None:
         """When it last heard itself, on the monotonic clock; None before the first time."""
-        self.failure: str | None = "store_unavailable"
-        """Why it does not hear, a row of the error table; None while it hears all that is followed."""
+        return max(
+            (line.heard_at for line in self._lines.values() if line.heard_at is not None), default=None
+        )
+
+    @property
+    def failures(self) -> Mapping[str, str]:
+        """The shards that are not heard, and why: a row of the error table."""
+        return {line.name: line.failure for line in self._lines.values() if line.failure is not None}
+
+    @property
+    def failure(self) -> str | None:
+        """Why nothing is heard, a row of the error table; None while any shard is."""
+        failures = self.failures
+        if len(failures) < len(self._lines):
+            return None
+        return next(iter(failures.values()), "store_unavailable")
 
     @property
     def is_connected(self) -> bool:
-        """Whether all that was followed when the connection was made is subscribed to on it."""
-        return self.failure is None
+        """Whether all that was followed when a connection was made is subscribed to on it."""
+        return bool(self._lines) and not self.failures
 
     def start(
         self,
         on_fed: Callable[[Fed], None],
-        on_reconnected: Callable[[], None],
+        on_reconnected: Callable[[Sequence[str] | None], None],
         on_claimed: Callable[[str, int], None],
     ) -> None:
-        """Connect, now and whenever the connection is lost. The callbacks must not raise."""
+        """Connect, now and whenever a connection is lost. The callbacks must not raise."""
         self._on_fed = on_fed
         self._on_reconnected = on_reconnected
         self._on_claimed = on_claimed
-        self._task = asyncio.get_running_loop().create_task(self._run(), name="feed")
+        self._is_running = True
+        self._client.listen(self._settle_soon)
+        self._settle()
 
     async def stop(self) -> None:
         """May be called without `start`, and again."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        self._is_running = False
+        if self._settling is not None:
+            self._settling.cancel()
+        for line in self._lines.values():
+            self._end(line)
+        self._lines.clear()
+        if self._stopping:
+            await asyncio.wait(self._stopping)
 
     async def follow(self, topic: str) -> None:
         """Returns when Valkey has confirmed; StoreError, and no following, if it does not in time."""
@@ -106,8 +127,7 @@ class Feed:
             _time_out(earlier)
         follow = self._follows[channel] = loop.create_future()
         self._topics[channel] = topic
-        if self._link is not None:
-            self._subscribe(self._link, [channel])
+        self._hear(channel)
         timer = loop.call_later(self._timeout_seconds, _time_out, follow)
         try:
             await follow
@@ -127,108 +147,115 @@ class Feed:
         follow = self._follows.pop(channel, None)
         if follow is not None:
             _time_out(follow)
-        if self._topics.pop(channel, None) is not None and self._link is not None:
-            self._link.write([pack(("UNSUBSCRIBE", channel))])
+        if self._topics.pop(channel, None) is not None:
+            self._moved.discard(channel)
+            home = self._homes.pop(channel, None)
+            if home is not None:
+                home.leave(channel)
 
-    def _subscribe(self, link: Link, channels: list[bytes]) -> None:
-        for start in range(0, len(channels), SUBSCRIBED_AT_ONCE):
-            part = channels[start : start + SUBSCRIBED_AT_ONCE]
-            link.write([pack(("SUBSCRIBE", *part))])
-        self._asked.update(channels)
+    # Who hears what
 
-    # The connection
+    def _hear(self, channel: bytes) -> None:
+        """On the line of the shard that has it, if anybody knows that by now."""
+        shard = self._client.home(channel)
+        home = None if shard is None else self._lines.get(shard.name)
+        before = self._homes.get(channel)
+        if before is not None and before is not home:
+            before.forget(channel)
+            del self._homes[channel]
+        if home is None:
+            self._client.doubt()
+        else:
+            self._homes[channel] = home
+            home.hear(channel)
 
-    async def _run(self) -> None:
-        failures = 0
-        while True:
-            heard_before = self.heard_at
-            try:
-                await self._hear()
-            except StoreError as error:
-                if self.failure is None:
-                    logger.warning("feed: connection lost (%s), connecting anew", error.detail or error.code)
-                self.failure = error.code
-            finally:
-                self.failure = self.failure or "store_unavailable"
-                self._drop_link()
-            failures = 0 if self.heard_at != heard_before else failures + 1
-            pause = RECONNECT_SECONDS[min(failures, len(RECONNECT_SECONDS) - 1)]
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+    def _settle_soon(self) -> None:
+        """The map of the cluster was told anew."""
+        if self._is_running and self._settling is None:
+            self._settling = asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._settle)
 
-    async def _hear(self) -> None:
-        """The life of one connection; raises StoreError when it is over."""
-        loop = asyncio.get_running_loop()
-        lost = self._lost = loop.create_future()
-        self._link = link = await Link.open(self._client.endpoint, self._on_message, self._on_lost)
-        self.connections += 1
-        channels = [self._heartbeat_channel, _CLAIMS, *self._topics]
-        self._resubscribing = len(channels)
-        self._resubscribed = loop.create_future()
-        self._subscribe(link, channels)
-        await self._first_of(lost, self._resubscribed, "the feed's subscriptions are not confirmed")
-        self.failure = None
-        if self.connections > 1:
-            logger.info("feed: connected anew, following %d topics", len(self._topics))
-            self._on_reconnected()
-        for number in itertools.count():
-            await self._hear_itself(lost, b"%d" % number)
-            await asyncio.wait([lost], timeout=HEARTBEAT_SECONDS)
+    def _settle(self) -> None:
+        """A line to each shard, and each topic on the line of its own."""
+        self._settling = None
+        shards = {shard.name: shard for shard in self._client.known_shards()}
+        for name in [name for name in self._lines if name not in shards]:
+            self._end(self._lines.pop(name))
+        for name, shard in shards.items():
+            if name not in self._lines:
+                self._begin(shard)
+        for channel in list(self._topics):
+            found = self._client.home(channel)
+            line = None if found is None else self._lines.get(found.name)
+            if line is not self._homes.get(channel):
+                self._moved.add(channel)
+                self._hear(channel)
 
-    async def _hear_itself(self, lost: asyncio.Future[None], text: bytes) -> None:
-        heard: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._heartbeat = text, heard
-        said = self._client.line.call("PUBLISH", self._heartbeat_channel, text)
-        # If this connection is lost first nobody asks what became of it.
-        said.add_done_callback(_hear_out)
-        await asyncio.wait([lost, said], return_when=asyncio.FIRST_COMPLETED)
-        if said.done() and said.exception() is not None and not lost.done():
-            return  # nothing was said, so that nothing was heard proves nothing
-        await self._first_of(lost, heard, "the feed does not hear itself")
+    def _begin(self, shard: Shard) -> None:
+        line = self._lines[shard.name] = FeedLine(
+            shard.name,
+            shard.endpoint,
+            self._dialect,
+            self._client.line.call,
+            functools.partial(self._heartbeat_channel, shard),
+            # Who has a line open is alive, wherever that is asked.
+            [_CLAIMS] if self._dialect is PLAIN else [_CLAIMS, schema.heartbeat(self._worker).encode()],
+            self._timeout_seconds,
+            self,
+        )
+        line.start()
 
-    async def _first_of(
-        self, lost: asyncio.Future[None], hoped: asyncio.Future[None], complaint: str
-    ) -> None:
-        await asyncio.wait([lost, hoped], timeout=self._timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
-        if lost.done():
-            lost.result()
-        if not hoped.done():
-            raise StoreError("store_unavailable", complaint)
+    def _end(self, line: FeedLine) -> None:
+        stopping = asyncio.get_running_loop().create_task(line.stop())
+        self._stopping.add(stopping)
+        stopping.add_done_callback(self._stopping.discard)
+        for channel in [channel for channel, home in self._homes.items() if home is line]:
+            del self._homes[channel]
 
-    def _on_lost(self) -> None:
-        if self._lost is not None and not self._lost.done():
-            self._lost.set_exception(StoreError("store_unavailable"))
+    def _heartbeat_channel(self, shard: Shard) -> bytes:
+        channel = schema.heartbeat(self._worker)
+        tag = self._client.tag_at(shard)
+        return (channel if tag is None else f"{channel}:{{{tag}}}").encode()
 
-    def _drop_link(self) -> None:
-        link, self._link = self._link, None
-        self._asked.clear()
-        self._resubscribing = 0
-        if link is not None:
-            link.close()
+    # What the lines tell
 
-    # What it says
+    def on_message(self, channel: bytes, data: bytes) -> None:
+        if channel == _CLAIMS:
+            self._on_claim(data)
+        elif not data.startswith(self._own):
+            # Our own append's reply brings the same, and is not lost unnoticed.
+            self._on_news(channel, data)
 
-    def _on_message(self, message: Any) -> None:
-        if isinstance(message, StoreError):
-            if self._lost is not None and not self._lost.done():
-                self._lost.set_exception(StoreError(message.code, "Valkey refuses the subscription"))
-            return
-        kind, channel, data = message
-        if kind == b"message":
-            if channel == self._heartbeat_channel:
-                self._on_heartbeat(data)
-            elif channel == _CLAIMS:
-                self._on_claim(data)
-            elif not data.startswith(self._own):
-                # Our own append's reply brings the same, and is not lost unnoticed.
-                self._on_news(channel, data)
-        elif kind == b"subscribe":
-            self._on_subscribed(channel)
+    def on_confirmed(self, channel: bytes) -> None:
+        follow = self._follows.get(channel)
+        if follow is not None and not follow.done():
+            follow.set_result(None)
+        if channel in self._moved:
+            self._moved.remove(channel)
+            if not self._arrived:
+                asyncio.get_running_loop().call_soon(self._tell_arrived)
+            self._arrived.append(self._topics[channel])
 
-    def _on_heartbeat(self, text: bytes) -> None:
-        if self._heartbeat is not None and self._heartbeat[0] == text:
-            self.heard_at = time.monotonic()
-            if not self._heartbeat[1].done():
-                self._heartbeat[1].set_result(None)
+    def on_moved(self, channel: bytes, told: ElsewhereError | None) -> None:
+        self._moved.add(channel)
+        home = self._homes.pop(channel, None)
+        if home is not None:
+            home.forget(channel)
+            if told is not None:
+                self._client.note_move(told, home.name)
+        self._client.doubt()
+        self._settle_soon()
+
+    def on_restored(self, line: FeedLine) -> None:
+        if self._dialect is PLAIN:
+            self._on_reconnected(None)
+        else:
+            self._on_reconnected(
+                [self._topics[channel] for channel, home in self._homes.items() if home is line]
+            )
+
+    def _tell_arrived(self) -> None:
+        arrived, self._arrived = self._arrived, []
+        self._on_reconnected(arrived)
 
     def _on_claim(self, data: bytes) -> None:
         generation, _, name = data.partition(b" ")
@@ -237,63 +264,23 @@ class Feed:
         except ValueError:
             logger.warning("feed: something else than a relay spoke on the channel of claims")
             return
-        self._on_claimed(client_id, number)
-
-    def _on_subscribed(self, channel: bytes) -> None:
-        if self._resubscribing:
-            # Confirmations come in the order of asking: the connection's first ones are first.
-            self._resubscribing -= 1
-            if not self._resubscribing and self._resubscribed is not None and not self._resubscribed.done():
-                self._resubscribed.set_result(None)
-        self._asked[channel] -= 1
-        if self._asked[channel] <= 0:
-            # Had it been unfollowed and followed again meanwhile, the second confirmation alone would count.
-            del self._asked[channel]
-            follow = self._follows.get(channel)
-            if follow is not None and not follow.done():
-                follow.set_result(None)
+        # Each shard tells of it.
+        if self._claims.pop(client_id, None) != number:
+            self._on_claimed(client_id, number)
+        self._claims[client_id] = number
+        if len(self._claims) > KNOWN_CLAIMS:
+            del self._claims[next(iter(self._claims))]
 
     def _on_news(self, channel: bytes, data: bytes) -> None:
         topic = self._topics.get(channel)
         if topic is None:
             return
         try:
-            fed = _fed(topic, data)
+            fed = read_news(topic, data)
         except (ValueError, IndexError):
             logger.warning("feed: something else than a relay spoke on the channel of topic %s", topic)
             return
         self._on_fed(fed)
-
-
-def _fed(topic: str, data: bytes) -> Fed:
-    """The announcement of append.lua: `<worker> <prev> <last> <epoch>`, then, if it carries the drafts, for
-    each `<bytes of payload>` or `<bytes of payload>.<bytes of metadata>.<expiry>`, then a line feed and their
-    texts. ValueError or IndexError if it is something else.
-    """
-    end = data.index(b"\n")
-    words = data[:end].decode("ascii").split(" ")
-    prev, newest, epoch, shapes = MessageId.parse(words[1]), MessageId.parse(words[2]), words[3], words[4:]
-    if not shapes:
-        return Fed(topic, prev, newest, epoch, None)
-    at = end + 1
-    messages, before, this = [], prev, MessageId(newest - len(shapes) + 1)
-    for shape in shapes:
-        payload_bytes, metadata_bytes, expiry = shape.split(".") if "." in shape else (shape, 0, "")
-        middle = at + int(payload_bytes)
-        after = middle + int(metadata_bytes)
-        metadata = data[middle:after] or None
-        expires_at_ms = int(expiry) if expiry else None
-        messages.append(Message(topic, this, str(this), before, data[at:middle], metadata, expires_at_ms))
-        at, before, this = after, this, MessageId(this + 1)
-    if at != len(data):
-        raise ValueError("lengths do not add up")
-    return Fed(topic, prev, newest, epoch, messages)
-
-
-def _hear_out(answer: asyncio.Future[Any]) -> None:
-    """Take the outcome of a future that nobody may be waiting for any more."""
-    if not answer.cancelled():
-        answer.exception()
 
 
 def _time_out(follow: asyncio.Future[None]) -> None:

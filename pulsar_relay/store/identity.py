@@ -44,6 +44,19 @@ class Severable(Protocol):
         """End the connection; who waits on it is told that it was lost."""
 
 
+class Admission(Protocol):
+    """Who decides whether a connection is to the right store."""
+
+    async def admit(self, ask: Ask) -> None:
+        """Raises StoreError if it is not."""
+
+    async def check(self, ask: Ask) -> None:
+        """The same for a store that was admitted before."""
+
+    def watch(self, link: Severable) -> None:
+        """The link was admitted; it is severed should that change."""
+
+
 class StoreIdentity:
     """`file`, if there is one, keeps what is remembered over the relay's own restarts. Raises ConfigError if
     it cannot be used.
@@ -54,11 +67,12 @@ class StoreIdentity:
         self.remembered = _read(file) if file is not None else None
         self._admitted: WeakSet[Severable] = WeakSet()
         self._told: str | None = None
-        self._on_succeeded: Callable[[], None] = lambda: None
+        self.on_succeeded: Callable[[], None] = lambda: None
+        """Called when another store, or part of one, has taken the place of the one remembered."""
 
     def start(self, on_succeeded: Callable[[], None]) -> None:
         """`on_succeeded` is called when another store has taken the place of the one remembered."""
-        self._on_succeeded = on_succeeded
+        self.on_succeeded = on_succeeded
 
     async def admit(self, ask: Ask) -> None:
         """Ask a store who it is. Raises StoreError if it is not ours, or does not say."""
@@ -66,7 +80,7 @@ class StoreIdentity:
             # A store that takes no writes now is given its id later; there is nothing to protect yet.
             with suppress(StoreError):
                 await ask("HSETNX", schema.IDENTITY, schema.IDENTITY_ID, new_id())
-        self._judge(await identity_of(ask))
+        self.judge(await identity_of(ask))
 
     def watch(self, link: Severable) -> None:
         """The link was admitted; it is severed should its store become another one meanwhile."""
@@ -82,7 +96,8 @@ class StoreIdentity:
                     link.sever()
             raise
 
-    def _judge(self, found: Identity) -> None:
+    def judge(self, found: Identity) -> None:
+        """Remember the store, or raise StoreError if it is not the one remembered."""
         known = self.remembered
         if known is None:
             if found.id:
@@ -93,7 +108,7 @@ class StoreIdentity:
             self._remember(found.id)
             logger.warning("store: %s has taken the place of %s, as its operator accepted", found.id, known)
             self._told = None
-            self._on_succeeded()
+            self.on_succeeded()
         elif self._told:
             logger.info("store: %s is back", known)
             self._told = None
@@ -132,6 +147,8 @@ class Identity:
             name.removeprefix(prefix): value for name, value in fields.items() if name.startswith(prefix)
         }
         """The ids whose place it has taken, and since when."""
+        self.is_marked = schema.IDENTITY_MARKED in fields
+        """Whether all shards of the cluster were given their marks."""
 
 
 async def identity_of(ask: Ask) -> Identity:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pulsar_relay.store.client import Client
+from pulsar_relay.store.shard import Shard
 
 
-async def information_of(client: Client, *sections: str) -> dict[str, str]:
+async def information_of(shard: Shard, *sections: str) -> dict[str, str]:
     """The fields of these sections, or of the usual ones. Raises StoreError."""
-    lines = (await client.command("INFO", *sections)).decode("utf-8", "replace").splitlines()
+    lines = (await shard.command("INFO", *sections)).decode("utf-8", "replace").splitlines()
     return {name: value for name, colon, value in (line.partition(":") for line in lines) if colon}

@@ -28,7 +28,7 @@ from valkey.exceptions import ValkeyError
 from actors.ports import StoreError
 from pulsar_relay import __version__
 from pulsar_relay.settings import ValkeySettings
-from pulsar_relay.store.identity import StoreIdentity
+from pulsar_relay.store.identity import Admission, Severable
 from pulsar_relay.store.refusals import ANSWERS, TOO_MANY_CLIENTS, crowded, refusal, unreachable
 
 logger = logging.getLogger(__name__)
@@ -60,11 +60,6 @@ Place = tuple[str, int]
 """Host and port."""
 
 
-class Severable(Protocol):
-    def sever(self) -> None:
-        """End the connection; who waits on it is told that it was lost."""
-
-
 class Locator(Protocol):
     """Who knows which server is the primary."""
 
@@ -87,7 +82,7 @@ class Endpoint:
     connect_timeout_seconds: float
     command_timeout_seconds: float
     arguments: dict[str, Any] = field(repr=False)
-    identity: StoreIdentity | None = None
+    identity: Admission | None = None
     locator: Locator | None = None
 
     @classmethod
@@ -95,7 +90,7 @@ class Endpoint:
         cls,
         settings: ValkeySettings,
         unix_socket: str | None = None,
-        identity: StoreIdentity | None = None,
+        identity: Admission | None = None,
     ) -> Endpoint:
         """The endpoint the settings name; `unix_socket` (the embedded server's) wins over them."""
         arguments: dict[str, Any] = {

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from actors.ports import StoreError
@@ -55,6 +55,9 @@ class Leg:
 @dataclass(frozen=True, slots=True)
 class ProbeReport:
     legs: tuple[Leg, ...] = ()
+    shards: Mapping[str, str | None] = field(default_factory=dict)
+    """Of a cluster: what is wrong with each shard, a row of the error table, or None. It is not ready only
+    where a leg says so."""
 
     @property
     def is_ready(self) -> bool:
@@ -75,7 +78,8 @@ class _Checked:
 
 class Probe:
     """Runs all `checks`, together, every `interval_seconds`, and remembers how each went: a leg of its name.
-    The feed and `others`, which check themselves, are legs too. `clock` is monotonic.
+    The feed and `others`, which check themselves, are legs too. `shards` tells of those of a cluster. `clock`
+    is monotonic.
     """
 
     def __init__(
@@ -85,12 +89,14 @@ class Probe:
         interval_seconds: float,
         *,
         others: Sequence[Callable[[], Leg]] = (),
+        shards: Callable[[], Mapping[str, str | None]] = dict,
         deadline_seconds: float = DEADLINE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._checked = {name: _Checked(check) for name, check in checks.items()}
         self._feed = feed
         self._others = others
+        self._shards = shards
         self._interval_seconds = interval_seconds
         self._deadline_seconds = deadline_seconds
         self._stale_seconds = max(STALE_SECONDS, 2 * (interval_seconds + deadline_seconds))
@@ -118,7 +124,7 @@ class Probe:
             for name, checked in self._checked.items()
         ]
         feed = self._leg("feed", self._feed.failure, self._feed.heard_at, now)
-        return ProbeReport((*legs, feed, *[leg() for leg in self._others]))
+        return ProbeReport((*legs, feed, *[leg() for leg in self._others]), self._shards())
 
     def _leg(self, name: str, failure: str | None, succeeded_at: float | None, now: float) -> Leg:
         age = None if succeeded_at is None else now - succeeded_at

@@ -89,6 +89,19 @@ class DeposedError(StoreError):
     """This server is a replica now, or always was: the one that takes writes is to be looked for again."""
 
 
+class ElsewhereError(StoreError):
+    """Another node of the cluster has the keys; nothing was carried out. With `asking`, it has them for this
+    command only: the slot is on its way there.
+    """
+
+    def __init__(self, slot: int, place: tuple[str, int], *, asking: bool) -> None:
+        super().__init__("store_moving")
+        self.slot = slot
+        self.place = place
+        """Its host, empty for that of the node that says so, and its port."""
+        self.asking = asking
+
+
 def refusal(answer: Exception) -> StoreError:
     """What an error that Valkey answered with means: the command was not carried out."""
     if isinstance(answer, NoScriptError):
@@ -101,6 +114,8 @@ def refusal(answer: Exception) -> StoreError:
         if isinstance(answer, kind):
             return StoreError(code)
     word = str(answer).split(" ", 1)[0]
+    if word in ("MOVED", "ASK"):
+        return _elsewhere(str(answer))
     if str(answer).startswith(WAIT_ON_REPLICA):
         return DeposedError("store_read_only")
     if word in _DEPOSED:
@@ -112,6 +127,12 @@ def refusal(answer: Exception) -> StoreError:
         logger.error("store: a command was refused: %s", text)
         code = "store_error"
     return StoreError(code)
+
+
+def _elsewhere(text: str) -> ElsewhereError:
+    word, slot, place = text.split(" ")[:3]
+    host, _, port = place.rpartition(":")
+    return ElsewhereError(int(slot), (host, int(port)), asking=word == "ASK")
 
 
 def unreachable(error: Exception) -> StoreError:

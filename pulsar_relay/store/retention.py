@@ -23,6 +23,8 @@ from actors.ports import StoreError
 from pulsar_relay.settings import StorageSettings
 from pulsar_relay.store import schema
 from pulsar_relay.store.client import Client
+from pulsar_relay.store.key_scan import KeyScan
+from pulsar_relay.store.shard import Shard
 from pulsar_relay.store.trims import Trims
 
 logger = logging.getLogger(__name__)
@@ -62,7 +64,7 @@ class Retention:
         self._clock = clock
         self._name = secrets.token_hex(8)
         self._trims = Trims(client, settings)
-        self._scan_cursor: bytes | int = 0
+        self._scan = KeyScan(client, schema.stream("*"), "stream", SCAN_KEYS)
         self._is_full = False
         self.is_failing = False
         """Whether the last walk was stopped by the store."""
@@ -100,7 +102,7 @@ class Retention:
     async def walk(self) -> bool:
         """One pass over the whole index, and some steps of the scan; False if another worker holds the lease.
 
-        StoreError ends it where it is; the next one begins anew.
+        Raises StoreError, where a shard cannot be worked on after all others; the next one begins anew.
         """
         if not await self._holds_lease():
             return False
@@ -108,14 +110,18 @@ class Retention:
             if self._is_full or await self._rested(self._list_found()):
                 break
         after = b""
+        silent: dict[Shard | None, StoreError] = {}
         while True:
             names = await self._names(after)
-            await self._rested(self._trim_topics(names))
+            await self._rested(self._trim_topics(names, silent))
             if len(names) < SLICE_TOPICS:
-                return True
+                break
             after = names[-1]
             if not await self._holds_lease():
                 return False
+        for error in silent.values():
+            raise error
+        return True
 
     async def _rested(self, work: Awaitable[T]) -> T:
         begun = time.monotonic()
@@ -153,16 +159,24 @@ class Retention:
         )
         return names
 
-    async def _trim_topics(self, names: Sequence[bytes]) -> None:
-        """One after the other, not together: so the server has time for others in between."""
+    async def _trim_topics(self, names: Sequence[bytes], silent: dict[Shard | None, StoreError]) -> None:
+        """One after the other, not together: so the server has time for others in between. A shard that
+        does not do what it should is left alone for this walk.
+        """
         now_ms = self._clock()
         for name in names:
             topic = schema.topic_named(name)
-            trimmed = None if topic is None else await self._trims.trim(topic, now_ms, TRIMS_A_TOPIC)
-            if trimmed is None:
-                await self._unlist(name)
-            else:
-                self.counters.trimmed_messages += trimmed.count
+            shard = None if topic is None else self._client.home(schema.stream(topic).encode())
+            if shard in silent:
+                continue
+            try:
+                trimmed = None if topic is None else await self._trims.trim(topic, now_ms, TRIMS_A_TOPIC)
+                if trimmed is None:
+                    await self._unlist(name)
+                else:
+                    self.counters.trimmed_messages += trimmed.count
+            except StoreError as error:
+                silent[shard] = error
 
     async def _unlist(self, name: bytes) -> None:
         await self._client.command("ZREM", schema.TOPICS, name)
@@ -179,10 +193,9 @@ class Retention:
 
     async def _list_found(self) -> bool:
         """One step of the scan: list the topics found. True when it has been through all keys."""
-        words = ("MATCH", schema.stream("*"), "COUNT", SCAN_KEYS, "TYPE", "stream")
-        self._scan_cursor, keys = await self._client.command("SCAN", self._scan_cursor, *words)
+        keys, is_done = await self._scan.step()
         topics = [topic for key in keys if (topic := schema.topic_of(key)) is not None]
         if topics:
             pairs = [word for topic in topics for word in (0, topic)]
             await self._client.command("ZADD", schema.TOPICS, *pairs)
-        return int(self._scan_cursor) == 0
+        return is_done

@@ -22,13 +22,16 @@
 | `relay:clients`                     | channel | announces claims: `<generation> <client id>`               |
 | `user-data:identity`                | hash    | id: which store this is                                    |
 |                                     |         | succeeds:<id>: whose place it has taken, and since when    |
+|                                     |         | marks: how many of them a cluster was given                |
+| `user-data:identity:{<n>}`          | string  | of a cluster, the same id in some slots of each shard      |
 | `user-data:cookie-key`              | string  | key that signs the cursor cookies, shared by all workers   |
 | `relay:topics`                      | zset    | names of all topics, with score 0: in alphabetical order   |
 | `relay:retention`                   | string  | which worker trims the topics nobody has open              |
 | `relay:probe:<worker>`              | string  | what the readiness probe wrote last                        |
 | `relay:restore:<backup id>`         | set     | topics that a restore under way is done with; expires      |
 
-A worker's canaries have a topic of their own, `~canary-<worker>`, whose keys expire soon after the worker.
+A worker's canaries have topics of their own, `~canary-<worker>` and `~canary-<worker>-<n>`, whose keys expire
+soon after the worker.
 Strings other than the cookie key expire, and so do the hash of a named client and the meta hash of a deleted
 topic. A name that is not spoken for has a claim without a worker.
 Two names begin with `user` because test harnesses of today's clients delete every key that does not, under a
@@ -45,6 +48,7 @@ import re
 TOPICS = "relay:topics"
 IDENTITY = "user-data:identity"
 IDENTITY_ID = "id"
+IDENTITY_MARKED = "marks"
 IDENTITY_SUCCEEDS = "succeeds:"
 CANARY = "~canary-"
 COOKIE_KEY = "user-data:cookie-key"
@@ -104,13 +108,17 @@ def heartbeat(worker: str) -> str:
     return f"relay:feed:{worker}"
 
 
+def mark(tag: str) -> str:
+    return f"{IDENTITY}:{{{tag}}}"
+
+
 def offsets(client_id: str) -> str:
     return f"client:{client_id}:offset"
 
 
-def canary_topic(worker: str) -> str:
-    """A topic no client can name."""
-    return f"{CANARY}{worker}"
+def canary_topic(worker: str, number: int = 0) -> str:
+    """Some topics no client can name."""
+    return f"{CANARY}{worker}-{number}" if number else f"{CANARY}{worker}"
 
 
 def delivered_field(topic: str) -> str:
@@ -128,8 +136,9 @@ def claim_of(text: bytes) -> tuple[int, str | None]:
     return int(match[1]), match[2].decode("ascii") if match[2] else None
 
 
-def probe(worker: str) -> str:
-    return f"relay:probe:{worker}"
+def probe(worker: str, tag: str | None = None) -> str:
+    """`tag` takes it to a shard."""
+    return f"relay:probe:{worker}" if tag is None else f"relay:probe:{worker}:{{{tag}}}"
 
 
 def restored(backup_id: str) -> str:

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 from actors.ports import StoreError
+from pulsar_relay.store.identity import Severable
 from pulsar_relay.store.line import Line
-from pulsar_relay.store.link import Endpoint, Place, Severable
+from pulsar_relay.store.link import Endpoint, Place
 
 logger = logging.getLogger(__name__)
 

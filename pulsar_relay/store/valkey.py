@@ -11,6 +11,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 from actors.ports import (
     Appended,
@@ -38,6 +39,7 @@ from pulsar_relay.store.entries import message_id, messages_from
 from pulsar_relay.store.feed import Feed
 from pulsar_relay.store.history_pages import HistoryPages
 from pulsar_relay.store.pages import Pages
+from pulsar_relay.store.shard import Shard
 from pulsar_relay.store.terms import Terms
 from pulsar_relay.store.trims import Trims
 
@@ -106,20 +108,37 @@ class ValkeyStore:
         self._feed.unfollow(topic)
 
     async def position(self, topic: str) -> Position:
-        return (await self.positions([topic]))[0]
+        return _told((await self._positions_of([topic]))[0])
 
-    async def positions(self, topics: Sequence[str]) -> Sequence[Position]:
-        replies = []
-        for start in range(0, len(topics), POSITIONS_AT_ONCE):
-            keys = [
-                key
-                for topic in topics[start : start + POSITIONS_AT_ONCE]
-                for key in schema.stream_keys(topic)
-            ]
-            replies += await self._positions.run(self._client, keys, [])
+    async def positions(self, topics: Sequence[str]) -> Sequence[Position | None]:
+        found = await self._positions_of(topics)
+        if found and all(isinstance(one, StoreError) for one in found):
+            _told(found[0])
+        return [None if isinstance(one, StoreError) else one for one in found]
+
+    async def _positions_of(self, topics: Sequence[str]) -> Sequence[Position | StoreError]:
+        """Asked for in groups whose keys one script may have; one that cannot be asked takes no other with
+        it."""
+        groups = [
+            group[start : start + POSITIONS_AT_ONCE]
+            for group in self._client.apart(topics, schema.stream)
+            for start in range(0, len(group), POSITIONS_AT_ONCE)
+        ]
+        replies = await asyncio.gather(
+            *[self._group_positions([topics[index] for index in group]) for group in groups]
+        )
+        found = dict(zip(chain.from_iterable(groups), chain.from_iterable(replies), strict=True))
+        return [found[index] for index in range(len(topics))]
+
+    async def _group_positions(self, topics: Sequence[str]) -> Sequence[Position | StoreError]:
+        keys = [key for topic in topics for key in schema.stream_keys(topic)]
+        try:
+            reply = await self._positions.run(self._client, keys, [])
+        except StoreError as error:
+            return [error] * len(topics)
         return [
             Position(epoch.decode("ascii"), message_id(last))
-            for epoch, last in zip(replies[::2], replies[1::2], strict=True)
+            for epoch, last in zip(reply[::2], reply[1::2], strict=True)
         ]
 
     async def trim(self, topic: str, now_ms: int) -> Trimmed:
@@ -148,7 +167,7 @@ class ValkeyStore:
     ) -> Mapping[str, MessageId]:
         if proves:
             # Asked first: what a topic gave it does not take back.
-            positions = await self.positions(list(cursors))
+            positions = [_told(found) for found in await self._positions_of(list(cursors))]
             if any(at > has.newest for at, has in zip(cursors.values(), positions, strict=True)):
                 raise StoreError("ahead_of_stream")
         return await self._consumers.acknowledge(client_id, subscriber_id, cursors)
@@ -219,10 +238,17 @@ class ValkeyStore:
         kept: bytes | None = await self._client.command("SET", schema.COOKIE_KEY, made, "NX", "GET")
         return made if kept is None else kept.decode("ascii")
 
-    async def probe(self) -> None:
+    async def probe(self, shard: Shard) -> None:
         """Write something, as an append would have to; raises StoreError where an append would be refused."""
         now_ms = time.time_ns() // 1_000_000
-        await self._client.command("SET", schema.probe(self._worker), now_ms, "PX", 60_000)
+        key = schema.probe(self._worker, self._client.tag_at(shard))
+        await self._client.command("SET", key, now_ms, "PX", 60_000)
 
     async def close(self) -> None:
         await self._client.aclose()
+
+
+def _told(found: Position | StoreError) -> Position:
+    if isinstance(found, StoreError):
+        raise found
+    return found

@@ -44,10 +44,12 @@ class Metered(msgspec.Struct, frozen=True, tag=True):
 
 
 class Readiness(msgspec.Struct, frozen=True, tag=True):
-    """What a worker's readiness stands on. `accepts`: it was not told to stop."""
+    """What a worker's readiness stands on. `accepts`: it was not told to stop. `shards`: of a cluster, what
+    is wrong with each, or None."""
 
     legs: tuple[Leg, ...]
     accepts: bool
+    shards: dict[str, str | None] = {}
 
     @property
     def is_ready(self) -> bool:
@@ -125,6 +127,14 @@ class CrewReadiness(msgspec.Struct, frozen=True):
                 if known is None or _badness(leg) > _badness(known):
                     worst[leg.name] = leg
         return worst.values()
+
+    def shards(self) -> dict[str, str | None]:
+        """Of a cluster, what any worker finds wrong with each shard; None where nobody does."""
+        found: dict[str, str | None] = {}
+        for each in self.workers:
+            for name, code in ({} if each.readiness is None else each.readiness.shards).items():
+                found[name] = found.get(name) or code
+        return found
 
 
 def _badness(leg: Leg) -> tuple[bool, float]:

@@ -36,11 +36,13 @@ class ReadyHandler(ApiHandler):
         is_ready = readiness.is_ready
         if not is_ready:
             self.set_header("Retry-After", "1")
-        answer = {"ready": is_ready, "durability": self.durability, "checks": checks}
+        answer: dict[str, Any] = {"ready": is_ready, "durability": self.durability, "checks": checks}
         answer["workers"] = [
             {"worker": each.worker, "ready": each.is_ready, "failing": each.failing}
             for each in readiness.workers
         ]
+        if shards := readiness.shards():
+            answer["shards"] = {name: {"ok": code is None, "code": code} for name, code in shards.items()}
         self.answer(answer, 200 if is_ready else 503)
 
     head = get
