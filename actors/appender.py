@@ -13,7 +13,7 @@ from typing import Any
 
 from actors.pending import PendingPublishes, Waiting
 from actors.ports import Appended, Publish, StoreError
-from actors.protocol import Flush, Published, Refused, StartTopic
+from actors.protocol import Flush, Published, Refused, StartTopic, TopicLimits
 from actors.runtime import LoopActor
 from actors.stream import MessageId
 
@@ -40,6 +40,11 @@ class Appender:
     def __len__(self) -> int:
         """Publishes that are not answered yet."""
         return len(self._pending)
+
+    def bound(self, limits: TopicLimits) -> None:
+        """From now on; what waits already goes on waiting."""
+        self._limits = limits
+        self._pending.bound(limits.pending_max_messages, limits.pending_max_bytes)
 
     def publish(self, publish: Publish, publisher: Any) -> None:
         if not self._pending.add(publish, publisher):

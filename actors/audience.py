@@ -28,6 +28,7 @@ from actors.protocol import (
     Page,
     StartTopic,
     SubscribersChanged,
+    TopicLimits,
     WentLive,
 )
 from actors.readers import PageKey, Reader, Readers
@@ -64,6 +65,10 @@ class Audience:
     def __len__(self) -> int:
         """Subscribers that are live or wait for an answer."""
         return len(self._live) + len(self._readers) + len(self._locating)
+
+    def bound(self, limits: TopicLimits) -> None:
+        """For the reads from now on."""
+        self._page_max_bytes = limits.page_max_bytes
 
     # Coming
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from thespian.actors import ActorExitRequest, ActorSystemFailure, ChildActorExited, DeadEnvelope
@@ -20,6 +20,7 @@ from thespian.actors import ActorExitRequest, ActorSystemFailure, ChildActorExit
 from actors.ports import Position, Publish
 from actors.protocol import (
     Census,
+    ChangeLimits,
     Compared,
     CompareNow,
     DeleteTopic,
@@ -179,9 +180,14 @@ class DirectoryActor(LoopActor):
         growth = report.size_bytes - topic.hot_bytes
         topic.hot_bytes = report.size_bytes
         self._hot_bytes += growth
-        excess = self._hot_bytes - self._start.limits.hot_total_bytes
-        if growth > 0 and excess > 0:
-            self._shrink(excess + self._start.limits.hot_total_bytes // HEADROOM)
+        if growth > 0:
+            self._keep_within_budget()
+
+    def _keep_within_budget(self) -> None:
+        budget = self._start.limits.hot_total_bytes
+        excess = self._hot_bytes - budget
+        if excess > 0:
+            self._shrink(excess + budget // HEADROOM)
 
     def _shrink(self, excess: int) -> None:
         """Take hot-buffer memory from topics nobody listens to first, and from the largest first."""
@@ -194,6 +200,18 @@ class DirectoryActor(LoopActor):
             topic.hot_bytes = kept
             topic.forwarded += 1
             self.send(topic.address, ShrinkHot(kept))
+
+    def on_change_limits(self, change: ChangeLimits, _sender: Any) -> None:
+        self._start = replace(
+            self._start,
+            limits=change.limits,
+            tick_seconds=change.tick_seconds,
+            compare_seconds=change.compare_seconds,
+        )
+        for topic in self._topics.values():
+            topic.forwarded += 1
+            self.send(topic.address, change)
+        self._keep_within_budget()
 
     # Time
 
@@ -262,6 +280,7 @@ class DirectoryActor(LoopActor):
         FollowingChanged: on_following_changed,
         SubscribersChanged: on_subscribers_changed,
         HotSize: on_hot_size,
+        ChangeLimits: on_change_limits,
         _TickDue: on_tick_due,
         _CompareDue: on_compare_due,
         CompareNow: on_compare_now,

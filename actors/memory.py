@@ -92,6 +92,12 @@ class TopicMemory:
         self._held_bytes = 0
         self._is_in_doubt = False
 
+    def bound(self, hot_limits: HotLimits, page_max_bytes: int) -> None:
+        """From now on: what the hot buffer holds beyond is dropped."""
+        self.hot.bound(hot_limits)
+        self._pages.bound(SHARED_PAGES * page_max_bytes)
+        self._page_max_bytes = page_max_bytes
+
     @property
     def is_in_step(self) -> bool:
         """Whether nothing is known to be missing."""

@@ -33,6 +33,10 @@ class PendingPublishes:
         """Publishes not answered yet, in flight or not."""
         return len(self._waiting) + len(self.in_flight)
 
+    def bound(self, max_messages: int, max_bytes: int) -> None:
+        """For what is added from now on."""
+        self._max_messages, self._max_bytes = max_messages, max_bytes
+
     def add(self, publish: Publish, publisher: Any) -> bool:
         """Queue a publish; False, and nothing changed, if a bound would be passed. An empty queue takes any
         one publish."""

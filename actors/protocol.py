@@ -271,6 +271,15 @@ class TopicLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangeLimits:
+    """From now on these bounds hold, in the topics that are open too."""
+
+    limits: TopicLimits
+    tick_seconds: float
+    compare_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Flush:
     """A topic's note to itself: everything published in this burst is in the pending batch, append it."""
 

@@ -295,6 +295,14 @@ class HotBuffer:
         for message in messages:
             total += message.size_bytes
             self._ends.append(total)
+        self._keep_bounds()
+
+    def bound(self, limits: HotLimits) -> None:
+        """Other bounds from now on; drops the oldest until they hold. Age counts with the next `expire`."""
+        self._limits = limits
+        self._keep_bounds()
+
+    def _keep_bounds(self) -> None:
         excess = len(self) - self._limits.max_messages
         if excess > 0:
             self._drop_to(self._start + excess)
@@ -385,6 +393,11 @@ class PageCache:
             return
         self._pages[cursor, limit] = (page, size_bytes)
         self.size_bytes += size_bytes
+        self.bound(self._max_bytes)
+
+    def bound(self, max_bytes: int) -> None:
+        """From now on; the oldest give way until it holds."""
+        self._max_bytes = max_bytes
         while self.size_bytes > self._max_bytes:
             _, oldest_bytes = self._pages.pop(next(iter(self._pages)))
             self.size_bytes -= oldest_bytes

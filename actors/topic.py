@@ -25,6 +25,7 @@ from actors.audience import Audience, PageRead
 from actors.memory import FILL_MESSAGES, Run, Standing, TopicMemory
 from actors.ports import Appended, Position, Publish, StoreError, StreamPage, Trimmed
 from actors.protocol import (
+    ChangeLimits,
     Compared,
     DeleteTopic,
     Fed,
@@ -120,6 +121,13 @@ class TopicActor(LoopActor):
         self._appender = Appender(self, start)
         self._memory = TopicMemory(start.topic, limits.hot, limits.page_max_bytes)
         self._audience = Audience(self, start, self._memory)
+
+    def on_change_limits(self, change: ChangeLimits, _sender: Any) -> None:
+        self._limits = limits = change.limits
+        self._appender.bound(limits)
+        self._memory.bound(limits.hot, limits.page_max_bytes)
+        self._audience.bound(limits)
+        self._report_size()
 
     # Publishing
 
@@ -363,6 +371,7 @@ class TopicActor(LoopActor):
         Compared: on_compared,
         Tick: on_tick,
         ShrinkHot: on_shrink_hot,
+        ChangeLimits: on_change_limits,
         DeleteTopic: on_delete,
     }
     _from_self: ClassVar[dict[type, Callable[[TopicActor, Any, Any], None]]] = {

@@ -148,13 +148,13 @@ class PollAnswer(Answer):
 
 
 class PollStatsAnswer(Answer):
-    active_waiters = _count("Polls that wait, in this worker.", 2)
-    subscribed_topics = _count("Topics with any subscriber, in this worker.", 1)
+    active_waiters = _count("Polls that wait, in all workers.", 2)
+    subscribed_topics = _count("Topics that polls wait for.", 1)
     topic_subscriber_counts = fields.Dict(
         keys=fields.String(),
         values=fields.Integer(strict=True),
         required=True,
-        metadata=about("Subscribers of each topic, in this worker.", {"jobs": 2}),
+        metadata=about("Polls that wait for each topic.", {"jobs": 2}),
     )
 
 
@@ -215,15 +215,15 @@ class TopicAnswer(TopicEntry):
         required=True,
         metadata=about("Another one, if the topic's history was rewritten.", "9f86d081884c7d65"),
     )
-    subscribers = _count("Subscribers in this worker.", 3)
+    subscribers = _count("Subscribers, in all workers of the host that answers.", 3)
 
 
 class TopicsStatsAnswer(Answer):
     total_topics = _count("Topics in the store.", 12)
-    open_topics = _count("Topics in this worker's memory.", 5)
+    open_topics = _count("Topics in memory; one that is in two workers' counts twice.", 5)
     following_topics = _count("Those of them that have subscribers.", 2)
-    subscribers = _count("Subscribers in this worker.", 3)
-    hot_bytes = _count("Memory that the hot buffers of this worker take.", 65536)
+    subscribers = _count("Subscribers, in all workers of the host that answers.", 3)
+    hot_bytes = _count("Memory that hot buffers take.", 65536)
 
 
 # ------------------------------------------------------------------------------------------------- consumers
@@ -322,6 +322,17 @@ class ReadyCheck(Answer):
     ok = fields.Boolean(required=True, metadata=about("Whether this part works.", True))
 
 
+class ReadyWorker(Answer):
+    class Meta:
+        register = False
+
+    worker = _count("Its number.", 0)
+    ready = fields.Boolean(required=True, metadata=about("Whether it is ready.", True))
+    failing = fields.List(
+        fields.String(), required=True, metadata=about("The checks that fail in it.", ["feed"])
+    )
+
+
 class ReadyAnswer(Answer):
     class Meta:
         unknown = INCLUDE
@@ -337,6 +348,11 @@ class ReadyAnswer(Answer):
         values=fields.Nested(ReadyCheck),
         required=True,
         metadata=about("Each part that must work, and what is wrong with it.", {"store": {"ok": True}}),
+    )
+    workers = fields.List(
+        fields.Nested(ReadyWorker),
+        required=True,
+        metadata=about("Each worker that runs."),
     )
 
 

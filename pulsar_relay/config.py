@@ -93,7 +93,7 @@ def load(*, file: Path | None, environment: Mapping[str, str], flags: Iterable[G
     if problems:
         raise ConfigError(problems)
     settings = make_settings(values)
-    problems.extend(_inconsistencies(settings, origins))
+    problems.extend(inconsistencies(settings, origins))
     if problems:
         raise ConfigError(problems)
     return Configuration(settings, MappingProxyType(origins))
@@ -230,7 +230,7 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
-def _inconsistencies(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
+def inconsistencies(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
     """Settings that are right alone and wrong together."""
     yield from _unusable_valkey_settings(settings, origins)
     yield from _unusable_durability(settings, origins)

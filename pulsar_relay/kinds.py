@@ -245,6 +245,7 @@ class Declaration:
     secret: bool
     flag: str | None
     plain_environment: str | None
+    reloads: bool
 
 
 def setting(
@@ -257,12 +258,14 @@ def setting(
     secret: bool = False,
     flag: str | None = None,
     environment: str | None = None,
+    reloads: bool = False,
 ) -> Any:
     """A field of a section.
 
     `null`, where null is allowed, says what it means; `environment` is a plain name beside the systematic.
+    `reloads`: a relay that runs takes another value over.
     """
-    declaration = Declaration(kind, text, name, null, secret, flag, environment)
+    declaration = Declaration(kind, text, name, null, secret, flag, environment, reloads)
     return dataclasses.field(default=default, repr=not secret, metadata={Declaration: declaration})
 
 

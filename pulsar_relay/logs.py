@@ -1,8 +1,8 @@
 """How log records look: a line for people on a terminal, a JSON object a line elsewhere.
 
-The only module that touches `logging`'s set-up, and only the command line calls it; everything else just has
-a `logger`. A record is one line whatever its arguments hold, so nobody can forge a line by the name of a
-topic. (For people, an exception's traceback follows, indented; in JSON it is a field.)
+The only module that touches `logging`'s set-up, and only what a process begins with calls it; everything else
+just has a `logger`. A record is one line whatever its arguments hold, so nobody can forge a line by the name
+of a topic. (For people, an exception's traceback follows, indented; in JSON it is a field.)
 """
 
 from __future__ import annotations
@@ -26,15 +26,18 @@ _MASK = "********"
 _STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
-def set_up(settings: LogSettings, *, stream: TextIO, secrets: Collection[str] = ()) -> None:
-    """Send every record of this process to `stream`, in place of all handlers there were.
+def set_up(
+    settings: LogSettings, *, stream: TextIO, secrets: Collection[str] = (), worker: int | None = None
+) -> None:
+    """Send every record of this process to `stream`, in place of all handlers there were. Each names the
+    `worker`, if this process is one of several.
 
     `settings.level` is for the relay's own records; of libraries only warnings and worse are shown. Python's
     warnings and exceptions that nobody caught become records too. `secrets` are masked wherever they appear.
     """
     handler = logging.StreamHandler(stream)
     is_text = settings.format == "text" or (settings.format == "auto" and stream.isatty())
-    handler.setFormatter(TextFormatter(secrets) if is_text else JsonFormatter(secrets))
+    handler.setFormatter((TextFormatter if is_text else JsonFormatter)(secrets, worker))
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
@@ -53,8 +56,9 @@ def set_up(settings: LogSettings, *, stream: TextIO, secrets: Collection[str] = 
 class _Formatter(logging.Formatter):
     """What both formats share: a message that is always there, and no secret in any text."""
 
-    def __init__(self, secrets: Collection[str]) -> None:
+    def __init__(self, secrets: Collection[str], worker: int | None) -> None:
         super().__init__()
+        self.worker = worker
         # Longest first: one secret may be part of another.
         self._secrets = sorted((secret for secret in secrets if secret), key=len, reverse=True)
 
@@ -94,6 +98,7 @@ class TextFormatter(_Formatter):
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).astimezone()
         extras = "".join(f" {name}={value}" for name, value in self._extras(record).items())
+        extras += "" if self.worker is None else f" worker={self.worker}"
         line = _one_line(self._message(record) + extras)
         text = f"{time:%Y-%m-%d %H:%M:%S}.{time.microsecond // 1000:03} {record.levelname.lower():7} {line}"
         traceback = "".join(
@@ -113,6 +118,8 @@ class JsonFormatter(_Formatter):
             "logger": record.name,
             "message": self._message(record),
         }
+        if self.worker is not None:
+            fields["worker"] = self.worker
         exception = self._exception(record)
         if exception:
             fields["exception"] = exception

@@ -184,7 +184,7 @@ def _reading(settings: Settings) -> tuple[Operation, ...]:
             ("GET",),
             "read",
             "Count the waiting polls",
-            "Those of the worker that answers.",
+            "Those of all workers of the host that answers.",
             {200: Reply("The counts.", answers.PollStatsAnswer)},
         ),
         Operation(
@@ -280,7 +280,7 @@ def _topics(settings: Settings) -> tuple[Operation, ...]:
             ("GET",),
             "topics",
             "Count topics and subscribers",
-            "In the store, and in the worker that answers.",
+            "In the store, and in all workers of the host that answers.",
             {200: Reply("The counts.", answers.TopicsStatsAnswer)},
             errors=_STORE,
         ),

@@ -45,6 +45,7 @@ from actors.ports import (
 from actors.protocol import (
     Acknowledge,
     Census,
+    ChangeLimits,
     ChangeTopic,
     CompareNow,
     CountTopics,
@@ -149,6 +150,21 @@ class Relay:
     def _start_archive(self) -> None:
         self._archive = self._system.createActor(ArchiveActor)
         self.base.tell(self._archive, StartArchive(self._archive_port))
+
+    def reload(
+        self,
+        limits: TopicLimits,
+        *,
+        tick_seconds: float,
+        compare_seconds: float,
+        page_max_messages: int,
+    ) -> None:
+        """Go on within these limits: topics at once, and subscribers that come from now on."""
+        self._limits = limits
+        self._tick_seconds = tick_seconds
+        self._compare_seconds = compare_seconds
+        self._page_max_messages = page_max_messages
+        self.base.tell(self._directory, ChangeLimits(limits, tick_seconds, compare_seconds))
 
     def stop(self) -> None:
         """End all actors; who still waits for an answer gets a refusal."""

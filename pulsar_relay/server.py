@@ -48,7 +48,8 @@ from pulsar_relay.supervision.parts import Holdings, Part, PartSource, Question,
 from pulsar_relay.survey import ConsumerSurvey
 from pulsar_relay.web.connections import OpenConnections
 from pulsar_relay.web.cursor_cookie import CursorCookie
-from pulsar_relay.web.front import FrontServer
+from pulsar_relay.web.farewell import Farewells
+from pulsar_relay.web.front import MOST_FAREWELLS, FrontServer
 from pulsar_relay.web.poll import Waiters
 from pulsar_relay.web.publish import Publisher
 from pulsar_relay.web.routes import FrontParts, api_application, metrics_application
@@ -96,6 +97,7 @@ class Worker:
         self._store = ValkeyStore(self._client, self._feed, self._name, settings.storage)
         self.connections = OpenConnections()
         self.waiters = Waiters()
+        self._farewells = Farewells(MOST_FAREWELLS)
         self._cookies = CursorCookie()
         self._learning: asyncio.Task[None] | None = None
         self._build_relay()
@@ -184,7 +186,7 @@ class Worker:
             self._learn_cookie_key_later()
         parts = self._front_parts(self._cookies)
         self.api = api_application(parts)
-        api = FrontServer(
+        api = self._front = FrontServer(
             self.api,
             settings.server,
             max_connections(settings.server.max_connections),
@@ -245,6 +247,7 @@ class Worker:
             waiters=self.waiters,
             cookies=cookies,
             connections=self.connections,
+            farewells=self._farewells,
             crew=self._crew,
             websocket_frames=self._timed(wire.websocket_frames),
             sse_events=self._timed(wire.sse_events),
@@ -263,6 +266,25 @@ class Worker:
             return data
 
         return encode_and_observe
+
+    def reload(self, settings: Settings) -> None:
+        """Go on with these, as far as they can change: requests and connections from now on, and topics at
+        once. The others must be what they were. May be called once it is started.
+        """
+        self._settings = settings
+        storage = settings.storage
+        self._store.reload(storage)
+        self._retention.reload(storage)
+        self._survey.reload(storage.trim_interval_seconds)
+        self.relay.reload(
+            topic_limits(settings),
+            tick_seconds=storage.trim_interval_seconds,
+            compare_seconds=settings.topic.compare_interval_seconds,
+            page_max_messages=settings.subscriber.page_max_messages,
+        )
+        self.api = api_application(self._front_parts(self._cookies))
+        server = settings.server
+        self._front.reload(self.api, server, max_connections(server.max_connections))
 
     def abandon(self) -> None:
         """Nothing of a worker runs outside of its process."""

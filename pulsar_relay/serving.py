@@ -37,6 +37,10 @@ class Served(Protocol):
         """Stop in order. Called once, also where `start` failed or was cancelled."""
         ...
 
+    def reload(self, settings: Settings) -> None:
+        """Go on with these. Called once it has started, and not after `stop`."""
+        ...
+
     def abandon(self) -> None:
         """This process is about to leave at once: end what it has started. Returns at once."""
         ...
@@ -49,11 +53,17 @@ MakeServed = Callable[[Settings, str | None, Path | None], Served]
 class Serving:
     """One `serve`. What `make_served` makes is made when the embedded server runs, if there is to be one."""
 
-    def __init__(self, settings: Settings, make_served: MakeServed) -> None:
+    def __init__(
+        self, settings: Settings, make_served: MakeServed, reload: Callable[[], Settings | None]
+    ) -> None:
+        """`reload` returns the settings to go on with, None for those there are."""
         self._settings = settings
+        self._reload = reload
         self._make_served = make_served
         self._embedded = embedded_valkey(settings)
         self._served: Served | None = None
+        self._is_started = False
+        self._is_reload_due = False
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
@@ -76,6 +86,20 @@ class Serving:
         """Begin to stop in order. May be called again."""
         self._stopping.set()
 
+    def reload(self) -> None:
+        """Read the settings again; while the relay starts or stops, once it has started."""
+        self._is_reload_due = True
+        self._reload_if_due()
+
+    def _reload_if_due(self) -> None:
+        if not self._is_started or not self._is_reload_due or self._stopping.is_set():
+            return
+        assert self._served is not None
+        self._is_reload_due = False
+        settings = self._reload()
+        if settings is not None:
+            self._served.reload(settings)
+
     def abandon(self) -> None:
         """This process is about to leave at once: Valkey goes on without it, and nothing else does."""
         if self._served is not None:
@@ -89,6 +113,8 @@ class Serving:
             starting = asyncio.get_running_loop().create_task(served.start())
             if await self._is_done(starting):
                 _log_ready(self._settings.server, starting.result())
+                self._is_started = True
+                self._reload_if_due()
                 await self._stopping.wait()
             logger.info("relay: stopping")
         finally:

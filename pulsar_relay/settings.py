@@ -80,24 +80,28 @@ class ServerSettings:
         "Largest request body; a larger one is answered 413. One body is held in memory while it is read "
         "and parsed, so this times the number of busy connections is what bad days cost.",
         name="max_body",
+        reloads=True,
     )
     max_header_bytes: int = setting(
         Size("4KiB", "1MiB"),
         64 * 1024,
         "Largest request line with headers; a larger one is refused.",
         name="max_header",
+        reloads=True,
     )
     header_timeout_seconds: float = setting(
         Duration("100ms", "10m"),
         10.0,
         "Time a client has to send a request's headers. Short times free connections that slow or hostile "
         "clients hold.",
+        reloads=True,
     )
     body_timeout_seconds: float = setting(
         Duration("100ms", "1h"),
         60.0,
         "Time a client has to send a request's body. Slow links with large bodies need more; each waiting "
         "body holds memory.",
+        reloads=True,
     )
     idle_timeout_seconds: float = setting(
         Duration("1s", "24h"),
@@ -105,18 +109,21 @@ class ServerSettings:
         "How long a connection with no request on it is kept for the next one. Longer than a proxy's own "
         "time in front of the relay, or the proxy will now and then send a request into a closing "
         "connection.",
+        reloads=True,
     )
     max_connections: int = setting(
         Whole(0, 10_000_000),
         0,
-        "Most connections at the same time; further ones are refused. 0 derives it from the limit on open "
-        "files, with room left for Valkey, logs and the embedded server.",
+        "Most connections at the same time, in each worker; further ones are refused. 0 derives it from the "
+        "limit on open files, with room left for Valkey, logs and the embedded server.",
+        reloads=True,
     )
     shutdown_notice_seconds: float = setting(
         Duration("0s", "10m"),
         0.0,
         "How long a relay that was told to stop still serves everybody while `/ready` already answers 503. "
         "Set it to the time a load balancer needs to notice that, and no client meets a closed port.",
+        reloads=True,
     )
     shutdown_deadline_seconds: float = setting(
         Duration("0s", "1h"),
@@ -124,6 +131,7 @@ class ServerSettings:
         "Time an orderly stop may take after `server.shutdown_notice`: polls are answered, WebSockets "
         "closed, appends finished. What is not done by then is cut off; nothing acknowledged is lost by "
         "that. Keep both together below the service manager's own kill time.",
+        reloads=True,
     )
 
     @property
@@ -305,30 +313,35 @@ class StorageSettings:
         24 * 3600.0,
         "Age at which messages are trimmed from Valkey; a topic's newest message stays. Longer lets "
         "subscribers be away longer without a gap and costs memory in Valkey. A topic can have its own.",
+        reloads=True,
     )
     max_messages_per_topic: int = setting(
         Whole(1, 1_000_000_000),
         1_000_000,
         "Most messages a topic keeps in Valkey; the oldest are trimmed first. Above 1,000 trimming is "
         "approximate: a topic may hold about a hundred more. A topic can have its own.",
+        reloads=True,
     )
     trim_interval_seconds: float = setting(
         Duration("100ms", "24h"),
         30.0,
         "How often messages past their age or their time to live are trimmed. A message can stay in Valkey "
         "this much longer than its retention.",
+        reloads=True,
     )
     idempotency_window_seconds: float = setting(
         Duration("10m", "30d"),
         600.0,
         "How long an `Idempotency-Key` is remembered: a repeated publish within it is answered with the "
         "first one's id and appends nothing. Each key costs memory in Valkey that long.",
+        reloads=True,
     )
     publish_deadline_seconds: float = setting(
         Duration("100ms", "5m"),
         5.0,
         "How long a publish waits, and is retried, while Valkey is away, before it is answered 503. Longer "
         "hides restarts and failovers from publishers; shorter tells them sooner.",
+        reloads=True,
     )
 
 
@@ -340,20 +353,26 @@ class HotBufferSettings:
         Whole(0, 10_000_000),
         1000,
         "Most messages of one topic in its hot buffer. 0 keeps none: every read goes to Valkey.",
+        reloads=True,
     )
     max_bytes: int = setting(
         Size("0", "64GiB"),
         8 * _MIB,
         "Most bytes of one topic in its hot buffer. Large messages push small ones out.",
+        reloads=True,
     )
     max_age_seconds: float = setting(
-        Duration("0s", "3650d"), 3600.0, "Age at which a message leaves the hot buffer. It stays in Valkey."
+        Duration("0s", "3650d"),
+        3600.0,
+        "Age at which a message leaves the hot buffer. It stays in Valkey.",
+        reloads=True,
     )
     total_bytes: int = setting(
         Size("0", "1TiB"),
         256 * _MIB,
         "Bytes of all hot buffers of one worker together; the topics used longest ago give theirs back "
         "first. The largest part of a busy worker's memory.",
+        reloads=True,
     )
 
 
@@ -366,27 +385,32 @@ class TopicSettings:
         512,
         "Most messages in one append. Larger is faster for crowds of publishers; Valkey does nothing else "
         "while it carries one out.",
+        reloads=True,
     )
     batch_max_bytes: int = setting(
         Size("1KiB", "512MiB"),
         4 * _MIB,
         "Most bytes in one append, for the same reason. One message that is larger is appended alone.",
+        reloads=True,
     )
     pending_max_messages: int = setting(
         Whole(1, 10_000_000),
         20_000,
         "Most messages that wait for a topic's append in one worker; further publishes are answered 503 at "
         "once.",
+        reloads=True,
     )
     pending_max_bytes: int = setting(
         Size("1KiB", "64GiB"),
         64 * _MIB,
         "Most bytes that wait for a topic's append in one worker; the same holds.",
+        reloads=True,
     )
     idle_retire_seconds: float = setting(
         Duration("100ms", "24h"),
         60.0,
         "How long a topic that nobody uses stays in memory. Its stream in Valkey is not touched.",
+        reloads=True,
     )
     compare_interval_seconds: float = setting(
         Duration("50ms", "10m"),
@@ -394,6 +418,7 @@ class TopicSettings:
         "How often a topic with subscribers compares its newest message with the stream's: the longest a "
         "notice that was lost on its way from another worker can delay a message. One command for all "
         "topics of a worker.",
+        reloads=True,
     )
 
 
@@ -401,13 +426,16 @@ class TopicSettings:
 class SubscriberSettings:
     """What one connection that receives may hold in memory, and when it counts as gone."""
 
-    max_topics: int = setting(Whole(1, 10_000), 50, "Most topics one connection may subscribe to.")
+    max_topics: int = setting(
+        Whole(1, 10_000), 50, "Most topics one connection may subscribe to.", reloads=True
+    )
     outbox_high_bytes: int = setting(
         Size("1KiB", "1GiB"),
         256 * 1024,
         "Bytes that may wait for a slow subscriber. Beyond, it is served from its cursor instead and "
         "nothing more is held for it. Times the number of slow subscribers, this is memory.",
         name="outbox_high",
+        reloads=True,
     )
     outbox_low_bytes: int = setting(
         Size("0", "1GiB"),
@@ -415,43 +443,58 @@ class SubscriberSettings:
         "Bytes left at which a slow subscriber is read for again. Nearer to `subscriber.outbox_high` means "
         "more and smaller reads.",
         name="outbox_low",
+        reloads=True,
     )
     page_max_messages: int = setting(
-        Whole(1, 100_000), 500, "Most messages read at once for a subscriber that catches up."
+        Whole(1, 100_000),
+        500,
+        "Most messages read at once for a subscriber that catches up.",
+        reloads=True,
     )
     page_max_bytes: int = setting(
-        Size("1KiB", "1GiB"), 1 * _MIB, "Most bytes of them. One message that is larger is read alone."
+        Size("1KiB", "1GiB"),
+        1 * _MIB,
+        "Most bytes of them. One message that is larger is read alone.",
+        reloads=True,
     )
     stall_limit_seconds: float = setting(
         Duration("1s", "24h"),
         60.0,
         "How long a subscriber that takes nothing at all stays connected. It can come back with its cursor "
         "and misses nothing.",
+        reloads=True,
     )
     ping_interval_seconds: float = setting(
         Duration("1s", "1h"),
         25.0,
         "How often a WebSocket is pinged. Below the idle time of proxies on the way, which is often 60 s.",
+        reloads=True,
     )
     ping_timeout_seconds: float = setting(
-        Duration("1s", "1h"), 20.0, "How long a WebSocket may leave a ping unanswered before it is closed."
+        Duration("1s", "1h"),
+        20.0,
+        "How long a WebSocket may leave a ping unanswered before it is closed.",
+        reloads=True,
     )
     keepalive_interval_seconds: float = setting(
         Duration("1s", "1h"),
         15.0,
         "How often a quiet Server-Sent Events stream gets a comment, for the same proxies.",
+        reloads=True,
     )
     max_frame_bytes: int = setting(
         Size("1KiB", "512MiB"),
         32 * _MIB,
         "Largest WebSocket frame a client may send; a larger one closes the connection.",
         name="max_frame",
+        reloads=True,
     )
     max_inflight_publishes: int = setting(
         Whole(1, 100_000),
         256,
         "Most publishes of one WebSocket that wait for their answer. Beyond, no more is read from it until "
         "one is answered.",
+        reloads=True,
     )
 
 
@@ -460,18 +503,28 @@ class PollSettings:
     """Long-polls, and reads of a topic's history."""
 
     max_timeout_seconds: float = setting(
-        Duration("1s", "1h"), 60.0, "Longest wait of a poll; a longer one that is asked for becomes this."
+        Duration("1s", "1h"),
+        60.0,
+        "Longest wait of a poll; a longer one that is asked for becomes this.",
+        reloads=True,
     )
-    default_timeout_seconds: float = setting(Duration("0s", "1h"), 30.0, "Wait of a poll that asks for none.")
-    max_topics: int = setting(Whole(1, 10_000), 20, "Most topics in one poll.")
+    default_timeout_seconds: float = setting(
+        Duration("0s", "1h"), 30.0, "Wait of a poll that asks for none.", reloads=True
+    )
+    max_topics: int = setting(Whole(1, 10_000), 20, "Most topics in one poll.", reloads=True)
     max_limit_messages: int = setting(
         Whole(1, 100_000),
         1000,
         "Most messages in one answer; a client that asks for more gets these and `has_more`.",
         name="max_limit",
+        reloads=True,
     )
     default_limit_messages: int = setting(
-        Whole(1, 100_000), 100, "Messages in an answer to a client that names no limit.", name="default_limit"
+        Whole(1, 100_000),
+        100,
+        "Messages in an answer to a client that names no limit.",
+        name="default_limit",
+        reloads=True,
     )
 
 
@@ -479,12 +532,15 @@ class PollSettings:
 class PublishSettings:
     """What a publisher may send."""
 
-    bulk_max_messages: int = setting(Whole(1, 100_000), 1000, "Most messages in one bulk request.")
+    bulk_max_messages: int = setting(
+        Whole(1, 100_000), 1000, "Most messages in one bulk request.", reloads=True
+    )
     max_payload_depth: int = setting(
         Whole(1, 300),
         100,
         "Deepest nesting of a payload's JSON. Subscribers parse it too, and parsers in other languages "
         "have limits of their own.",
+        reloads=True,
     )
 
 
@@ -498,12 +554,14 @@ class LogSettings:
         "Least important level that is logged.",
         flag="--log-level",
         environment="LOG_LEVEL",
+        reloads=True,
     )
     format: str = setting(
         Choice(("auto", "text", "json")),
         "auto",
         "`text` for people, `json` (one object a line) for machines; `auto` is text on a terminal and JSON "
         "elsewhere.",
+        reloads=True,
     )
 
 

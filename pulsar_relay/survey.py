@@ -62,6 +62,10 @@ class ConsumerSurvey:
         self.standing: Standing | None = None
         """What was found last; None where another worker surveys, or the store could not be asked."""
 
+    def reload(self, interval_seconds: float) -> None:
+        """From the next rest on."""
+        self._interval_seconds = interval_seconds
+
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run(), name="survey")
 

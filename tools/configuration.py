@@ -64,6 +64,14 @@ Durations are written `500ms`, `30s`, `1h30m` or `7d`; a plain number is seconds
 `64KiB` (1024 bytes), `64KB` (1000 bytes) or `32MiB`; a plain number is bytes. Relative paths start at the
 directory the relay is started in. Where `null` is allowed, it means "none"; a text that reads `null`
 cannot be given.
+
+## What a relay that runs takes over
+
+`SIGHUP` (`systemctl reload pulsar-relay`) has the relay read all sources again; the environment and the
+flags are those it was started with. If anything is wrong, each problem is logged and nothing changes. Else
+every setting marked *reloaded* holds from now on: for topics at once, for requests and connections that
+begin from now on. Those that are open go on as they began, and none is closed. Of the others a log line names
+those that are different now and wait for a restart.
 """
 
 
@@ -96,6 +104,7 @@ def _manual_entry(key: Key) -> str:
     names = [f"`{name}`" for name in key.environment]
     if key.declaration.flag:
         names.append(f"`{key.declaration.flag}`")
+    names.append("reloaded" if key.declaration.reloads else "needs a restart")
     body = "\n".join(_lines(f"{key.declaration.text} Allowed: {key.allowed}.", 110))
     return f"### `{key.name}`\n\n{default} · {' · '.join(names)}\n\n{body}\n"
 

@@ -15,22 +15,25 @@ import click
 
 from pulsar_relay import logs
 from pulsar_relay.cli.listeners import problems
-from pulsar_relay.cli.settings import UnusableError, load_settings, settings_options
+from pulsar_relay.cli.settings import UnusableError, load_settings, settings_options, settings_reader
 from pulsar_relay.config import ConfigError
 from pulsar_relay.keys import secrets_in
 from pulsar_relay.loops import loop_factory
+from pulsar_relay.reloading import Reloading
 from pulsar_relay.serving import MakeServed, Serving, how_to_serve
 from pulsar_relay.settings import Settings
 from pulsar_relay.store.data_directory import EmbeddedValkeyError
 
 LEFT_AT_ONCE = 130
 """Exit code after a second SIGINT, as shells count: 128 and the signal's number."""
+STANDARD_DESCRIPTORS = (0, 1, 2)
 
 
 @click.command(no_args_is_help=False)
 @settings_options
 def serve(file: Path | None, assignments: Sequence[str], **flags: str | bool | None) -> None:
     """Run a relay until SIGTERM or Ctrl-C, which stop it in order; a second Ctrl-C leaves at once.
+    SIGHUP has it read its settings again.
 
     With several workers they share the port, and this process starts again those that end. With no Valkey
     configured, the relay runs one of its own and keeps its data in `embedded.data_dir`.
@@ -45,14 +48,15 @@ def serve(file: Path | None, assignments: Sequence[str], **flags: str | bool | N
     """
     settings = load_settings(file, assignments, flags).settings
     _refuse_if(list(problems(settings.server)))
-    logs.set_up(settings.log, stream=sys.stderr, secrets=list(secrets_in(settings)))
+    _set_up_logs(settings)
     make_served = how_to_serve(settings)
+    reloading = Reloading(settings, settings_reader(file, assignments, flags))
     # What is loaded by now lives as long as the process: no garbage collection has to look at it again.
     gc.collect()
     gc.freeze()
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            runner.run(_serve(settings, make_served))
+            runner.run(_serve(settings, make_served, reloading))
     except EmbeddedValkeyError as error:
         raise click.ClickException(str(error)) from error
     except ConfigError as error:
@@ -67,8 +71,19 @@ def _refuse_if(reasons: Sequence[str]) -> None:
         raise click.ClickException("\n".join(reasons))
 
 
-async def _serve(settings: Settings, make_served: MakeServed) -> None:
-    serving = Serving(settings, make_served)
+def _set_up_logs(settings: Settings) -> None:
+    logs.set_up(settings.log, stream=sys.stderr, secrets=list(secrets_in(settings)))
+
+
+async def _serve(settings: Settings, make_served: MakeServed, reloading: Reloading) -> None:
+    def reload() -> Settings | None:
+        reloaded = reloading.again()
+        if reloaded is not None:
+            _set_up_logs(reloaded)
+        return reloaded
+
+    serving = Serving(settings, make_served, reload)
+    terminals = [descriptor for descriptor in STANDARD_DESCRIPTORS if os.isatty(descriptor)]
     interrupts = itertools.count(1)
 
     def interrupt() -> None:
@@ -78,5 +93,14 @@ async def _serve(settings: Settings, make_served: MakeServed) -> None:
             serving.abandon()
             os._exit(LEFT_AT_ONCE)
 
-    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt)
+    def hang_up() -> None:
+        # The signal of a terminal that is closed, too: then the relay leaves with it.
+        if all(os.isatty(descriptor) for descriptor in terminals):
+            serving.reload()
+        else:
+            serving.stop()
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+    loop.add_signal_handler(signal.SIGHUP, hang_up)
     await serving.run()

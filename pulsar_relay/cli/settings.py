@@ -53,13 +53,26 @@ def settings_options(function: _Decorated) -> _Decorated:
     return function
 
 
+def settings_reader(
+    file: Path | None, assignments: Sequence[str], flags: Mapping[str, str | bool | None]
+) -> Callable[[], Configuration]:
+    """Reads, each time it is called, the settings that the options, the environment and the file make then.
+    It raises ConfigError.
+    """
+
+    def read() -> Configuration:
+        given = [*_given(flags), *map(assignment, assignments)]
+        return load(file=file, environment=os.environ, flags=given)
+
+    return read
+
+
 def load_settings(
     file: Path | None, assignments: Sequence[str], flags: Mapping[str, str | bool | None]
 ) -> Configuration:
     """The settings that the options, the environment and the file make. Raises UnusableError."""
     try:
-        given = [*_given(flags), *map(assignment, assignments)]
-        return load(file=file, environment=os.environ, flags=given)
+        return settings_reader(file, assignments, flags)()
     except ConfigError as error:
         raise UnusableError(error.problems) from error
 

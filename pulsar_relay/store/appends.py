@@ -48,19 +48,33 @@ class Appends:
     ) -> None:
         self._client = client
         self._worker = worker
-        self._settings = (
-            worker,
-            INLINE_FEED_BYTES,
-            int(idempotency_window_seconds * 1000),
+        self.bound(
+            max_messages_per_topic=max_messages_per_topic,
+            idempotency_window_seconds=idempotency_window_seconds,
+            publish_deadline_seconds=publish_deadline_seconds,
         )
-        self._max_messages = max_messages_per_topic
-        self._deadline_seconds = publish_deadline_seconds
         self._lists_topics = lists_topics
         self._script = Script("append")
         # Batch numbers begin at 1 in each life, so the key they are kept under must be this life's own.
         self._life = secrets.token_hex(6)
         self._numbers = itertools.count(1)
         self._listed: dict[str, None] = {}
+
+    def bound(
+        self,
+        *,
+        max_messages_per_topic: int,
+        idempotency_window_seconds: float,
+        publish_deadline_seconds: float,
+    ) -> None:
+        """For the appends that begin from now on."""
+        self._settings = (
+            self._worker,
+            INLINE_FEED_BYTES,
+            int(idempotency_window_seconds * 1000),
+        )
+        self._max_messages = max_messages_per_topic
+        self._deadline_seconds = publish_deadline_seconds
 
     async def append(self, topic: str, publishes: Sequence[Publish], floor: MessageId) -> Appended:
         """See `Store.append`. The batch's number is its token: the script knows it again."""

@@ -193,7 +193,8 @@ def _read(file: Path) -> str | None:
 
 def _write(file: Path, text: str) -> None:
     """All or nothing, also when the power goes."""
-    draft = file.with_name(f"{file.name}.new")
+    # Several workers may write the same file at the same time.
+    draft = file.with_name(f"{file.name}.{os.getpid()}.new")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         os.write(descriptor, f"{text}\n".encode())

@@ -73,6 +73,11 @@ class Retention:
         self._task: asyncio.Task[None] | None = None
         self.counters = counters
 
+    def reload(self, settings: StorageSettings) -> None:
+        """Go on with these, from the next walk on."""
+        self._interval_seconds = settings.trim_interval_seconds
+        self._trims.reload(settings)
+
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run(), name="retention")
 

@@ -17,12 +17,16 @@ class Terms:
 
     def __init__(self, client: Client, settings: StorageSettings) -> None:
         self._client = client
-        self._defaults = RetentionLimits(
-            settings.max_messages_per_topic, round(settings.persistent_tier_retention_seconds * 1000)
-        )
         self._create = Script("create")
         self._change = Script("change")
         self._describe = Script("describe")
+        self.reload(settings)
+
+    def reload(self, settings: StorageSettings) -> None:
+        """Go on with these."""
+        self._defaults = RetentionLimits(
+            settings.max_messages_per_topic, round(settings.persistent_tier_retention_seconds * 1000)
+        )
 
     async def create(self, topic: str, terms: TopicTerms) -> bool:
         """False if there is such a topic already."""

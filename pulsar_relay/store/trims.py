@@ -22,6 +22,10 @@ class Trims:
     def __init__(self, client: Client, settings: StorageSettings) -> None:
         self._client = client
         self._script = Script("trim")
+        self.reload(settings)
+
+    def reload(self, settings: StorageSettings) -> None:
+        """Go on with these."""
         self._retention_ms = round(settings.persistent_tier_retention_seconds * 1000)
         self._max_messages = settings.max_messages_per_topic
 

@@ -76,6 +76,16 @@ class ValkeyStore:
         self._delete = Script("delete")
         self._consumers = Consumers(client, worker)
 
+    def reload(self, settings: StorageSettings) -> None:
+        """Go on with these, from the next operation on."""
+        self._appends.bound(
+            max_messages_per_topic=settings.max_messages_per_topic,
+            idempotency_window_seconds=settings.idempotency_window_seconds,
+            publish_deadline_seconds=settings.publish_deadline_seconds,
+        )
+        self._trims.reload(settings)
+        self._terms.reload(settings)
+
     # Store
 
     async def append(self, topic: str, publishes: Sequence[Publish], floor: MessageId) -> Appended:

@@ -18,6 +18,7 @@ from pulsar_relay.config import ConfigError
 from pulsar_relay.keys import secrets_in
 from pulsar_relay.loops import loop_factory
 from pulsar_relay.server import Worker
+from pulsar_relay.settings import Settings
 from pulsar_relay.supervision.channel import Channel
 from pulsar_relay.supervision.crew import Supervised
 from pulsar_relay.supervision.listening import listen
@@ -28,6 +29,7 @@ from pulsar_relay.supervision.notes import (
     Contributed,
     Ready,
     Refused,
+    Reload,
     decode_to_worker,
     encode,
 )
@@ -93,6 +95,9 @@ class Member:
                     task.add_done_callback(self._parts.discard)
                 case Answered() as answered:
                     self._crew.take(answered)
+                case Reload(settings):
+                    _set_up_logs(settings, self._begin.worker)
+                    self._worker.reload(settings)
         if not stopping.is_set():
             logger.warning("relay: the supervisor is gone, stopping")
             stopping.set()
@@ -111,7 +116,7 @@ async def _serve(connection: socket.socket) -> int:
         return 0
     begin = decode_to_worker(data)
     assert isinstance(begin, Begin)
-    logs.set_up(begin.settings.log, stream=sys.stderr, secrets=list(secrets_in(begin.settings)))
+    _set_up_logs(begin.settings, begin.worker)
     if begin.version != __version__:
         # Installed over while the relay runs. Whether the two would understand each other nobody has tried.
         logger.error(
@@ -128,6 +133,10 @@ async def _serve(connection: socket.socket) -> int:
         channel.close()
         return UNUSABLE
     return 0
+
+
+def _set_up_logs(settings: Settings, worker: int) -> None:
+    logs.set_up(settings.log, stream=sys.stderr, secrets=list(secrets_in(settings)), worker=worker)
 
 
 def main() -> None:

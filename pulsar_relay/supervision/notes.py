@@ -36,6 +36,12 @@ class Refused(msgspec.Struct, frozen=True, tag=True):
     problems: list[str]
 
 
+class Reload(msgspec.Struct, frozen=True, tag=True):
+    """To a worker: these are the settings from now on."""
+
+    settings: Settings
+
+
 class Collect(msgspec.Struct, frozen=True, tag=True):
     """To a worker: what is your part of this? It is answered by a `Contributed` with the same number."""
 
@@ -78,7 +84,7 @@ class Answered(msgspec.Struct, frozen=True, tag=True):
     answer: Answer
 
 
-ToWorker = Begin | Collect | Answered
+ToWorker = Begin | Reload | Collect | Answered
 FromWorker = Ready | Refused | Contributed | Asked
 
 

@@ -22,7 +22,7 @@ from pulsar_relay.config import ConfigError
 from pulsar_relay.settings import Settings
 from pulsar_relay.supervision.collection import Collection
 from pulsar_relay.supervision.listening import Ports, SharedPort
-from pulsar_relay.supervision.notes import Answer, Answered, Asked, Begin
+from pulsar_relay.supervision.notes import Answer, Answered, Asked, Begin, Reload
 from pulsar_relay.supervision.parts import Question
 from pulsar_relay.supervision.slot import Slot
 
@@ -123,6 +123,14 @@ class Supervisor:
         self._stopping.set()
         for slot in self.slots:
             slot.kill()
+
+    def reload(self, settings: Settings) -> None:
+        """Workers go on with these, and those that come after them begin with them. What cannot change must
+        be what it was.
+        """
+        self._settings = settings
+        for slot in self.slots:
+            slot.send(Reload(settings))
 
     # A worker's lives
 

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from enum import Enum, auto
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -77,6 +78,17 @@ class FrontServer(HTTPServer):
         self.farewells = Farewells(MOST_FAREWELLS)
         self._is_changed = asyncio.Event()
         self._deadline = 0.0
+
+    def reload(self, application: Application, settings: ServerSettings, max_connections: int) -> None:
+        """Requests that come from now on are answered by this application, within these limits. WebSockets
+        and streams that are open go on as they began.
+        """
+        self.request_callback = application
+        self.conn_params.max_header_size = HEADER_SLACK * settings.max_header_bytes
+        self.limits = settings
+        self._max_connections = max_connections
+        for server_conn, guard in self._guards.items():
+            guard.renew(partial(HTTPServer.start_request, self, server_conn))
 
     @property
     def connection_count(self) -> int:
@@ -181,6 +193,12 @@ class RequestGuard(httputil.HTTPMessageDelegate):
     def heard_until(self) -> float:
         """Until when a stopping server listens to this connection, in the loop's time; 0 if it has heard."""
         return self._since + HEARING_SECONDS if self.stage in (Stage.AWAITED, Stage.RECEIVING) else 0.0
+
+    def renew(self, start: Callable[[HTTP1Connection], httputil.HTTPMessageDelegate]) -> None:
+        """The server was reloaded: if nothing of the request has come yet, it is one of those from now on."""
+        if self.stage is Stage.AWAITED:
+            self._inner = start(self._connection)
+            self._limits = self._server.limits
 
     # What Tornado tells
 

@@ -18,7 +18,6 @@ from pulsar_relay.web.consumers import AcknowledgeHandler, ConsumerHandler, Cons
 from pulsar_relay.web.cursor_cookie import CursorCookie
 from pulsar_relay.web.docs import DocsHandler, OpenApiHandler
 from pulsar_relay.web.farewell import Farewells
-from pulsar_relay.web.front import MOST_FAREWELLS
 from pulsar_relay.web.handler import NotFoundHandler
 from pulsar_relay.web.health import HealthHandler, MetricsHandler, ReadyHandler
 from pulsar_relay.web.poll import GetPollHandler, PollStatsHandler, PostPollHandler, Waiters
@@ -41,6 +40,7 @@ class FrontParts:
     waiters: Waiters
     cookies: CursorCookie
     connections: OpenConnections
+    farewells: Farewells
     crew: Crew
     frames: FrameReader
     websocket_frames: Encode
@@ -74,7 +74,7 @@ def api_application(parts: FrontParts) -> Application:
         "frames": parts.frames,
         "publisher": parts.publisher,
         "connections": connections,
-        "farewells": Farewells(MOST_FAREWELLS),
+        "farewells": parts.farewells,
         "encode": parts.websocket_frames,
     }
     topics = {"relay": relay, "reader": reader, "crew": parts.crew}
