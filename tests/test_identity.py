@@ -232,7 +232,7 @@ async def test_a_file_that_cannot_be_written_stops_nothing_and_is_told(
 ) -> None:
     server = make_valkey().start()
     identity = StoreIdentity(tmp_path / "identity")
-    (tmp_path / "identity.new").mkdir()
+    (tmp_path / f"identity.{os.getpid()}.new").mkdir()
     client = _client(server.socket_path, identity)
     await client.command("PING")
     assert identity.remembered == _id(server)
