@@ -21,7 +21,8 @@ FROM python:3.13-slim
 RUN useradd --system --uid 10001 --home-dir /data --shell /usr/sbin/nologin relay \
     && mkdir /data && chown relay /data
 COPY --from=build /opt/relay /opt/relay
-ENV PATH=/opt/relay/bin:$PATH PYTHONUNBUFFERED=1
+# A worker for each core that the container may use: `docker run --cpus 2` makes two.
+ENV PATH=/opt/relay/bin:$PATH PYTHONUNBUFFERED=1 RELAY_SERVER_WORKERS=auto
 USER relay
 # With no Valkey configured the relay runs its own, and this is where its data is: data/valkey below it.
 WORKDIR /data

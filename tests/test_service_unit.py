@@ -51,10 +51,15 @@ def test_what_it_starts_is_a_relay_that_keeps_its_data_where_it_may_write(tmp_pa
     words = [word.replace(state, str(tmp_path)) for word in words]
     ports = ["--set", "server.port=0", "--set", "server.metrics_port=0"]
     relay = [sys.executable, "-m", "pulsar_relay", *words, *ports]
-    with running(relay, tmp_path, environment()) as server:
+    name, _, setting = value("Environment").partition("=")
+    with running(relay, tmp_path, environment({name: setting})) as server:
         until(lambda: "listening on" in server.log or not server.is_running, "the relay listens")
     assert "relay: stopped" in server.log, server.log
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"valkey"}
+
+
+def test_a_reload_is_the_signal_that_the_relay_takes_for_one() -> None:
+    assert value("ExecReload") == "/bin/kill -HUP $MAINPID"
 
 
 def test_a_relay_has_time_to_stop_and_one_that_cannot_start_is_not_tried_again() -> None:
