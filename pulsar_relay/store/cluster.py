@@ -65,6 +65,7 @@ class Cluster:
         self._map: SlotMap | None = None
         self._refreshing: asyncio.Task[None] | None = None
         self._again: asyncio.TimerHandle | None = None
+        self._again_at = 0.0
         self._refreshed_at = float("-inf")
         self._is_closed = False
         self._listeners: list[Callable[[], None]] = []
@@ -195,9 +196,10 @@ class Cluster:
     def _refresh_in(self, seconds: float) -> None:
         due = _now() + seconds
         if self._again is not None:
-            if self._again.when() <= due:
+            if self._again_at <= due:
                 return
             self._again.cancel()
+        self._again_at = due
         self._again = asyncio.get_running_loop().call_later(seconds, self._refresh)
 
     def _refresh(self) -> asyncio.Task[None]:
