@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+import msgspec
+
 from pulsar_relay import __version__
 from pulsar_relay.backup import records
 from pulsar_relay.backup.blocks import MAGIC, BackupFileError, BlockReader, BlockWriter, Place
@@ -155,8 +157,9 @@ def _kept(file: BinaryIO) -> _Part | None:
             record = records.decode(block)
             if isinstance(record, Header):
                 part = _Part(record.store_id, reader.place, set(), 0, 0)
-            assert part is not None, "a backup begins with its header"
-            if isinstance(record, Consumers):
+            elif part is None:
+                return None
+            elif isinstance(record, Consumers):
                 part.consumers += len(record.consumers)
             elif isinstance(record, Topic):
                 name = record.name
@@ -165,7 +168,7 @@ def _kept(file: BinaryIO) -> _Part | None:
                 part.messages += record.messages
                 part.place = reader.place
                 kept = part
-    except BackupFileError:
+    except (BackupFileError, msgspec.DecodeError):
         # Here it was broken off. What stands before is whole, and without a topic not worth keeping.
         pass
     return kept
