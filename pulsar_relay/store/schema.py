@@ -10,6 +10,7 @@
 |                                     |         | description, max_messages, retention_ms: what was said     |
 |                                     |         | expired_from, expired_to: what expired before the oldest   |
 |                                     |         | broken: the next message begins a new history, above it    |
+|                                     |         | restored: by which backup, while that restore goes on      |
 | `{<stream key>}:idem:<scope>:<key>` | string  | `<digest> <first id> <count>` of an idempotent publish     |
 | `{<stream key>}:batch:<life>`       | string  | a worker's last batch and its reply, should that get lost  |
 | `{<stream key>}:restore`            | stream  | what will take the place of the stream; expires            |
@@ -26,7 +27,6 @@
 | `relay:topics`                      | zset    | names of all topics, with score 0: in alphabetical order   |
 | `relay:retention`                   | string  | which worker trims the topics nobody has open              |
 | `relay:probe:<worker>`              | string  | what the readiness probe wrote last                        |
-| `relay:restore:<backup id>`         | set     | topics that a restore under way is done with; expires      |
 
 A worker's canaries have a topic of their own, `~canary-<worker>`, whose keys expire soon after the worker.
 Strings other than the cookie key expire, and so do the hash of a named client and the meta hash of a deleted
@@ -52,6 +52,7 @@ RETENTION_LEASE = "relay:retention"
 CONSUMERS = "relay:consumers"
 CLAIMS = "relay:clients"
 CLAIM_FIELD = ":claim"
+RESTORED_FIELD = "restored"
 
 _NAME = rb"[A-Za-z0-9_-]{1,255}(?:/[A-Za-z0-9_-]{1,255})?"
 _TOPIC = re.compile(_NAME)
@@ -130,7 +131,3 @@ def claim_of(text: bytes) -> tuple[int, str | None]:
 
 def probe(worker: str) -> str:
     return f"relay:probe:{worker}"
-
-
-def restored(backup_id: str) -> str:
-    return f"relay:restore:{backup_id}"
