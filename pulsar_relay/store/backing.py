@@ -142,7 +142,10 @@ class Backing:
     def _not_on_replicas(self, server: ServerSettings, says: str) -> Iterator[str]:
         wanted = self._replicas
         if server.replicas < wanted:
-            yield f"{says} connected replicas are {server.replicas}, of {wanted} wanted (storage.replicas)"
+            yield (
+                f"{says} connected replicas are {server.replicas}, of {wanted} wanted (storage.replicas): "
+                "start them, and let each say REPLICAOF with this server's address"
+            )
         if server.min_replicas is not None and server.min_replicas < wanted:
             yield (
                 f"{says} min-replicas-to-write is {server.min_replicas}: set `min-replicas-to-write "
