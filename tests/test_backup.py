@@ -287,6 +287,18 @@ async def test_a_backup_overwrites_nothing(server: RealValkey, tmp_path: Path) -
 
 
 @in_loop
+async def test_a_backup_follows_no_link(server: RealValkey, tmp_path: Path) -> None:
+    async with opened(server) as one:
+        (tmp_path / "f").symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(BackupFileError, match="there already"):
+            await make_backup(one, tmp_path / "f")
+        (tmp_path / "g.part").symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(OSError, match="symbolic links"):
+            await make_backup(one, tmp_path / "g")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@in_loop
 async def test_two_backups_into_one_file_do_not_mix(server: RealValkey, tmp_path: Path) -> None:
     async with opened(server) as one:
         for topic in ("a", "b"):

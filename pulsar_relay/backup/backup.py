@@ -68,9 +68,11 @@ class Backup:
         self._progress = progress
 
     async def make(self) -> Summary:
-        if self._file.exists():
+        if os.path.lexists(self._file):
             raise BackupFileError(f"{self._file} is there already; a backup overwrites nothing")
-        with os.fdopen(os.open(self._part, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
+        # In a directory of many, somebody else may have put a link to one of our files there.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+        with os.fdopen(os.open(self._part, flags, 0o600), "r+b") as file:
             _lock(file, self._part)
             summary = await self._write(file)
             file.flush()
