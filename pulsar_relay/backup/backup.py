@@ -68,7 +68,7 @@ class Backup:
         self._progress = progress
 
     async def make(self) -> Summary:
-        if os.path.lexists(self._file):
+        if self._file.is_symlink() or self._file.exists():
             raise BackupFileError(f"{self._file} is there already; a backup overwrites nothing")
         # In a directory of many, somebody else may have put a link to one of our files there.
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
