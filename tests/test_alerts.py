@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,23 +124,28 @@ ILL: dict[str, list[dict[str, str]]] = {
 class Case:
     series: dict[str, str]
     firing: frozenset[str]
+    interval: str = "1m"
+    looks: Sequence[str] = ("40m",)
+    """When it is looked for what fires; after half an hour every rule has waited long enough."""
 
     def as_json(self) -> dict[str, Any]:
-        """For promtool. After half an hour every rule has waited long enough."""
+        """For promtool."""
         series = [{"series": name, "values": values} for name, values in self.series.items() if values]
         samples = [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in sorted(self.firing)]
         query = 'count by (alertname) (count by (alertname, severity) (ALERTS{alertstate="firing"}))'
         return {
-            "interval": "1m",
+            "interval": self.interval,
             "input_series": series,
-            "promql_expr_test": [{"expr": query, "eval_time": "40m", "exp_samples": samples}],
+            "promql_expr_test": [
+                {"expr": query, "eval_time": look, "exp_samples": samples} for look in self.looks
+            ],
         }
 
 
 def check(directory: Path, case: Case) -> None:
     content = {
         "rule_files": [str(DIRECTORY / "alerts.yml")],
-        "evaluation_interval": "1m",
+        "evaluation_interval": "15s",
         "tests": [case.as_json()],
     }
     file = directory / "case.yml"
@@ -169,6 +175,20 @@ def test_no_alert_fires_while_all_is_well(tmp_path: Path) -> None:
 def test_an_alert_fires_and_no_other(tmp_path: Path, alert: str, changes: dict[str, str]) -> None:
     assert changes.keys() <= WELL.keys()
     check(tmp_path, Case({**WELL, **changes}, frozenset({alert})))
+
+
+@pytest.mark.system
+@pytest.mark.parametrize(
+    "name",
+    [
+        'relay_valkey_errors_total{instance="r",job="relay",code="store_unavailable"}',
+        f"relay_publishes_refused_total{RELAY}",
+    ],
+)
+def test_what_is_over_within_a_minute_wakes_nobody(tmp_path: Path, name: str) -> None:
+    looks = [f"{minutes}m" for minutes in range(20, 40)]
+    # Quiet, then four scrapes that find more, then quiet again.
+    check(tmp_path, Case({name: "7+0x80 10+10x3 40+0x160"}, frozenset(), "15s", looks))
 
 
 def test_each_alert_has_a_case_above() -> None:
