@@ -20,6 +20,8 @@ PACKAGES = {
     "nginx": "nginx-light",
     "haproxy": "haproxy",
     "caddy": "caddy",
+    "chromium": "chromium",
+    "chromedriver": "chromium-driver",
     "systemd-analyze": "systemd",
 }
 """Package by program; `tests/system_packages` installs them."""

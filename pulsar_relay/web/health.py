@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from pulsar_relay import __version__
+from pulsar_relay.errors import ERRORS
 from pulsar_relay.relay import Relay
 from pulsar_relay.store.probe import Probe
 from pulsar_relay.web.handler import ApiHandler
@@ -37,7 +38,12 @@ class ReadyHandler(ApiHandler):
         is_accepting = self.relay.is_accepting and not self.relay.is_leaving
         is_ready = report.is_ready and is_accepting
         checks: dict[str, Any] = {leg.name: leg.as_json() for leg in report.legs}
-        checks["accepting"] = {"ok": is_accepting}
+        leaving = None if is_accepting else "shutting_down"
+        checks["accepting"] = {
+            "ok": is_accepting,
+            "code": leaving,
+            "message": leaving and ERRORS[leaving].message,
+        }
         if not is_ready:
             self.set_header("Retry-After", "1")
         answer = {"ready": is_ready, "durability": self.durability, "checks": checks}
