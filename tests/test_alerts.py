@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
+from pulsar_relay.server import RESERVED_FILES
 from tests.programs import run
+from tests.relays import REPOSITORY
 
-DIRECTORY = Path(__file__).parent.parent / "deploy" / "prometheus"
+DIRECTORY = REPOSITORY / "deploy" / "prometheus"
 RULES = [
     rule
     for group in yaml.safe_load((DIRECTORY / "alerts.yml").read_text())["groups"]
@@ -64,7 +67,7 @@ WELL: dict[str, str] = {
     f"relay_consumers_near_loss{RELAY}": steady(0),
     f"relay_consumers_with_losses{RELAY}": steady(0),
     f"relay_takeovers_total{RELAY}": growing(1),
-    f"process_open_fds{RELAY}": steady(800),
+    f"process_open_fds{RELAY}": steady(640),
     f"process_max_fds{RELAY}": steady(1024),
     f"process_cpu_seconds_total{RELAY}": growing(48),
     f"redis_up{VALKEY}": steady(1),
@@ -104,7 +107,7 @@ ILL: dict[str, list[dict[str, str]]] = {
     "RelayConsumersLoseMessages": [{f"relay_consumers_with_losses{RELAY}": steady(1)}],
     "RelayConsumersUnwatched": [{f"relay_consumers{RELAY}": ABSENT}],
     "RelayTakeovers": [{f"relay_takeovers_total{RELAY}": growing(12)}],
-    "RelayFilesRunOut": [{f"process_open_fds{RELAY}": steady(900)}],
+    "RelayFilesRunOut": [{f"process_open_fds{RELAY}": steady(660)}],
     "RelayProcessorFull": [{f"process_cpu_seconds_total{RELAY}": growing(58)}],
     "ValkeyDown": [{f"redis_up{VALKEY}": steady(0)}, {f"redis_up{VALKEY}": ABSENT, f"up{VALKEY}": steady(0)}],
     "ValkeyMemoryNearLimit": [{f"redis_memory_used_bytes{VALKEY}": steady(90)}],
@@ -198,4 +201,18 @@ def test_each_alert_has_a_case_above() -> None:
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
 def test_each_alert_says_how_bad_it_is_and_what_to_do(rule: dict[str, Any]) -> None:
     assert rule["labels"]["severity"] in ("page", "ticket")
-    assert rule["annotations"].keys() == {"summary", "cure"}
+    assert rule["annotations"].keys() == {"summary", "cure", "runbook"}
+
+
+def test_each_alert_leads_to_its_entry_of_the_runbook_and_each_entry_is_of_an_alert() -> None:
+    entries = re.findall(
+        r"^### (\w+)$", (REPOSITORY / "docs" / "runbook.md").read_text("utf-8"), re.MULTILINE
+    )
+    assert entries == [rule["alert"] for rule in RULES]
+    for rule in RULES:
+        assert rule["annotations"]["runbook"] == f"docs/runbook.md#{rule['alert'].lower()}"
+
+
+def test_the_alert_on_files_counts_those_that_a_relay_keeps_for_itself() -> None:
+    [expression] = [rule["expr"] for rule in RULES if rule["alert"] == "RelayFilesRunOut"]
+    assert expression.endswith(f"- {RESERVED_FILES})")
