@@ -60,8 +60,6 @@ RESERVED_FILES = 256
 """Descriptors kept for Valkey, logs, the embedded server and accepting: at the limit an accept loop spins."""
 STORE_RETRY_SECONDS = 0.5
 PROBE_SECONDS = 1.0
-EMBEDDED_APPENDFSYNC = {"memory": "everysec", "disk": "always"}
-"""What backs each durability level that a single server can have."""
 
 
 def wall_clock() -> int:
@@ -280,7 +278,7 @@ async def serve(settings: Settings) -> None:
 
     Raises EmbeddedValkeyError, ConfigError or OSError if it cannot start.
     """
-    embedded = embedded_valkey(settings)
+    embedded = EmbeddedValkey.of(settings)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -321,19 +319,6 @@ async def _is_done_before(stopping: asyncio.Event, work: asyncio.Task[Any]) -> b
         stop.cancel()
         if work.cancel():
             await asyncio.wait((work,))
-
-
-def embedded_valkey(settings: Settings) -> EmbeddedValkey | None:
-    """The server to run ourselves, None if one is configured."""
-    if not settings.uses_embedded_server:
-        return None
-    embedded = settings.embedded
-    return EmbeddedValkey(
-        embedded.data_dir,
-        appendfsync=EMBEDDED_APPENDFSYNC[settings.storage.durability],
-        maxmemory_bytes=embedded.maxmemory_bytes,
-        start_timeout_seconds=embedded.start_timeout_seconds,
-    )
 
 
 def _log_ready(settings: Settings, ports: Ports) -> None:
