@@ -14,7 +14,10 @@ export function isTopicName(text) {
   return NAME.test(text);
 }
 
-/** Something was not done, or nobody knows whether it was. `waitMs`: the relay asks not to come again before. */
+/**
+ * Something was not done, or nobody knows whether it was. `code` is null where nobody said one. `waitMs`: the relay asks
+ * not to come again before.
+ */
 export class RelayError extends Error {
   constructor(code, message, { isRetryable = false, isOutcomeUnknown = false, waitMs = 0 } = {}) {
     super(message);
@@ -22,12 +25,12 @@ export class RelayError extends Error {
   }
 
   get words() {
-    return `${this.message} (${this.code})`;
+    return this.code === null ? this.message : `${this.message} (${this.code})`;
   }
 }
 
 export function lost(message) {
-  return new RelayError("no_answer", message, { isRetryable: true, isOutcomeUnknown: true });
+  return new RelayError(null, message, { isRetryable: true, isOutcomeUnknown: true });
 }
 
 /** The error as the relay says it: an answer's, or a frame's. */

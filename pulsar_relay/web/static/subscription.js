@@ -11,8 +11,8 @@ const RECENT = 10;
  * One topic over the relay's WebSocket, each message once and in order, across broken connections and pauses.
  *
  * `start` is `recent`, `latest`, `earliest` or a message's id. The listener is told of `onMessage(frame, text)`,
- * `onNotice(frame)`, and `onState(state, error, waitMs)`: `connecting`, `live`, `lost` until it is tried again, or
- * `refused` for what trying again does not cure.
+ * `onNotice(frame)`, and `onState(state, error)`: `connecting`, `live`, `lost` while it is tried again, or `refused` for
+ * what trying again does not cure.
  */
 export class Subscription {
   #topic;
@@ -59,9 +59,8 @@ export class Subscription {
           this.#listener.onState("refused", error);
           return;
         }
-        const waitMs = this.#backoff.next(error.waitMs);
-        this.#listener.onState("lost", error, waitMs);
-        await sleep(waitMs);
+        this.#listener.onState("lost", error);
+        await sleep(this.#backoff.next(error.waitMs));
       }
     }
   }

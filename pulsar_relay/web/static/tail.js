@@ -5,6 +5,8 @@ import { Subscription } from "./subscription.js";
 /** So much is on the page, and no more. */
 const MOST_ROWS = 300;
 const MOST_CHARACTERS = 10_000;
+/** To put rows in their places costs more than all else. */
+const BETWEEN_MS = 100;
 /** Who is so near the end, in pixels, wants to see what comes. */
 const NEAR = 40;
 
@@ -31,6 +33,7 @@ export class Tail {
   #waiting = [];
   #isDue = false;
   #isFollowing = true;
+  #shownAt = 0;
   #cut = made("p", { className: "dim", textContent: "What came before is no longer on this page." });
 
   constructor() {
@@ -85,11 +88,12 @@ export class Tail {
     say(this.#state, text);
   }
 
-  onState(state, error, waitMs) {
+  onState(state, error) {
     const texts = {
       connecting: () => "Connecting …",
       live: () => "Live.",
-      lost: () => `${error.message} Next try in ${(waitMs / 1000).toFixed(1)} s, from where reading stopped.`,
+      // Without the seconds to the next try: who has this read out is told once, and not each time.
+      lost: () => `${error.message} Trying again; reading goes on where it stopped.`,
       refused: () => error.words,
     };
     this.#show(state, texts[state]());
@@ -104,29 +108,29 @@ export class Tail {
     this.#put({ notice });
   }
 
-  /** Shown with the next picture; of a flood only what would stay is kept until then. */
+  /** Shown with the next picture, in a flood with some later one; only what would stay is kept until then. */
   #put(item) {
     this.#waiting.push(item);
-    if (this.#waiting.length > MOST_ROWS) {
-      this.#waiting.shift();
-      this.#log.prepend(this.#cut);
-    }
+    // One more than is shown: by that it is seen that some are not.
+    if (this.#waiting.length > 2 * MOST_ROWS) this.#waiting.splice(0, MOST_ROWS);
     if (!this.#isDue) {
       this.#isDue = true;
-      requestAnimationFrame(() => this.#flush());
+      const waitMs = Math.max(0, this.#shownAt + BETWEEN_MS - performance.now());
+      setTimeout(() => requestAnimationFrame(() => this.#flush()), waitMs);
     }
   }
 
   #flush() {
     this.#isDue = false;
     const log = this.#log;
-    log.append(...this.#waiting.splice(0).map((item) => (item.notice ? noticeRow(item.notice) : messageRow(item))));
-    while (log.querySelectorAll(":scope > div").length > MOST_ROWS) {
-      log.querySelector(":scope > div").remove();
-      log.prepend(this.#cut);
-    }
+    log.append(...this.#waiting.splice(0).map(row));
+    const rows = Array.from(log.querySelectorAll(":scope > div"));
+    const surplus = rows.slice(0, -MOST_ROWS);
+    for (const old of surplus) old.remove();
+    if (surplus.length && !this.#cut.isConnected) log.prepend(this.#cut);
     this.#keepUp();
     say(byId("tail-count"), this.#received ? `${count(this.#received)} received` : "");
+    this.#shownAt = performance.now();
   }
 }
 
@@ -138,8 +142,12 @@ function excerpt(text) {
   return { shown, rest: text.length - MOST_CHARACTERS };
 }
 
+function row(item) {
+  return item.notice ? noticeRow(item.notice) : messageRow(item);
+}
+
 function messageRow({ frame, payload }) {
-  const row = made(
+  const shown = made(
     "div",
     { className: "message" },
     made(
@@ -152,13 +160,13 @@ function messageRow({ frame, payload }) {
     made("pre", { textContent: payload.shown }),
   );
   if (payload.rest) {
-    row.append(made("p", { className: "dim", textContent: `… and ${count(payload.rest)} more characters.` }));
+    shown.append(made("p", { className: "dim", textContent: `… and ${count(payload.rest)} more characters.` }));
   }
   if (frame.metadata) {
-    const shown = excerpt(JSON.stringify(frame.metadata)).shown;
-    row.append(made("p", { className: "dim metadata", textContent: `metadata ${shown}` }));
+    const metadata = excerpt(JSON.stringify(frame.metadata)).shown;
+    shown.append(made("p", { className: "dim metadata", textContent: `metadata ${metadata}` }));
   }
-  return row;
+  return shown;
 }
 
 function noticeRow({ type, reason, lost, first_available: first }) {

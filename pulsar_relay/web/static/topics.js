@@ -3,6 +3,7 @@ import { byId, count, made, rate, say, topicLink } from "./elements.js";
 import { ask, isTopicName, NAME_RULE, namesOfTopics } from "./relay.js";
 
 const EVERY_MS = 2000;
+const SHORT_MS = 1000;
 const ROWS = 20;
 /** A browser opens no more connections to one server. */
 const ASKED_AT_ONCE = 4;
@@ -24,10 +25,14 @@ export class Topics {
     byId("find").addEventListener("submit", (event) => {
       event.preventDefault();
       const name = this.#name.value.trim();
-      if (isTopicName(name)) onFollow(name);
-      else this.#note(NAME_RULE);
+      if (isTopicName(name)) return onFollow(name);
+      this.#name.setAttribute("aria-invalid", "true");
+      this.#note(NAME_RULE);
     });
-    this.#name.addEventListener("input", () => this.#turn([undefined]));
+    this.#name.addEventListener("input", () => {
+      this.#name.removeAttribute("aria-invalid");
+      this.#turn([undefined]);
+    });
     byId("topics-on").addEventListener("click", () => this.#turn([...this.#pages, this.#body.lastChild.dataset.topic]));
     byId("topics-back").addEventListener("click", () => this.#turn(this.#pages.slice(0, -1)));
   }
@@ -66,7 +71,10 @@ export class Topics {
       this.#show(topics, hasMore);
       this.#tell(stats.answer.total_topics, prefix, topics.length);
     } catch (error) {
-      if (round === this.#round) this.#note(`Topics as they were. ${error.words}`);
+      if (round !== this.#round) return this.#wake();
+      for (const row of this.#body.rows) showRate(row, null);
+      this.#looks.clear();
+      this.#note(`Topics as they were. ${error.words}`);
     }
   }
 
@@ -77,7 +85,7 @@ export class Topics {
     const askOne = async () => {
       for (const name of waiting) {
         const topic = await described(name);
-        if (topic) found.set(name, { ...topic, rate: rateBetween(this.#looks.get(name), topic) });
+        if (topic) found.set(name, compared(topic, this.#looks.get(name)));
       }
     };
     await Promise.all(Array.from({ length: ASKED_AT_ONCE }, askOne));
@@ -101,7 +109,7 @@ export class Topics {
 
   #tell(total, prefix, shown) {
     say(byId("topics-total"), count(total));
-    if (prefix && !/^[A-Za-z0-9_-]+$/.test(prefix)) this.#note(NAME_RULE);
+    if (this.#name.hasAttribute("aria-invalid") || /[^A-Za-z0-9_-]/.test(prefix)) this.#note(NAME_RULE);
     else if (prefix && !shown) this.#note(`No topic's name begins with ${prefix}. A topic is made by its first message.`);
     else if (!total) this.#note("There are no topics yet. A topic is made by its first message.");
     else this.#note("");
@@ -122,10 +130,14 @@ async function described(name) {
   }
 }
 
-/** Messages a second: ids count the messages that a topic ever had. Null where it cannot be told. */
-function rateBetween(before, now) {
-  if (!before || before.epoch !== now.epoch) return null;
-  return Math.max(0, given(now) - given(before)) / Math.max((now.at - before.at) / 1000, 0.001);
+/** The topic with its `rate`, messages a second since an earlier look; null where it cannot be told. */
+function compared(topic, before) {
+  // Two looks that follow each other at once say little: then it is the one before them that counts.
+  const base = before && topic.at - before.at < SHORT_MS ? before.base : before;
+  if (!base || base.epoch !== topic.epoch) return { ...topic, base: undefined, rate: null };
+  // Ids count the messages that the topic ever had.
+  const rate = Math.max(0, given(topic) - given(base)) / ((topic.at - base.at) / 1000);
+  return { ...topic, base: { ...base, base: undefined }, rate };
 }
 
 function given(topic) {
@@ -139,12 +151,17 @@ function emptyRow(name) {
 }
 
 function filled(row, topic) {
-  const [, perSecond, kept, readers] = row.cells;
-  say(perSecond, topic.rate === null ? "–" : rate(topic.rate));
-  perSecond.classList.toggle("still", !topic.rate);
+  const [, , kept, readers] = row.cells;
+  showRate(row, topic.rate);
   say(kept, count(topic.length));
   say(readers, count(topic.subscribers));
   return row;
+}
+
+function showRate(row, perSecond) {
+  const cell = row.cells[1];
+  say(cell, perSecond === null ? "–" : rate(perSecond));
+  cell.classList.toggle("still", !perSecond);
 }
 
 function mark(row, chosen) {
