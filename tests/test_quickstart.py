@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pulsar_relay.keys import KEYS
 from tests import programs
 from tests.quick_start import DOCUMENT, Step, blocks, headings, read, shows, steps
 from tests.readers import STEP_SECONDS, Project, Reader
@@ -239,6 +240,13 @@ def test_what_it_shows_of_files_stands_in_them() -> None:
         elif block.kind == "yaml":
             for section, values in yaml.safe_load(block.text).items():
                 assert values.items() <= config[section].items(), block
+
+
+def test_variables_and_flags_are_those_of_settings() -> None:
+    variables = {name for key in KEYS.values() for name in key.environment}
+    assert set(re.findall(r"\b(?:RELAY|VALKEY)_[A-Z_]+", read())) <= variables
+    named = re.findall(r"`((?:storage|embedded|valkey|server)\.\w+)`", read())
+    assert named and set(named) <= {*KEYS, "valkey.conf"}
 
 
 def anchor_of(heading: str) -> str:
