@@ -168,7 +168,7 @@ function compared(digits, others) {
 
 /** A relay that stops says when to come back. */
 function closed({ code, reason }, wasOpen) {
-  if (!wasOpen) return lost("The relay cannot be reached.");
+  if (!wasOpen) return lost("No WebSocket could be opened.");
   if (code === 1006) return lost("The connection broke.");
   const waitMs = Number(/; retry_ms=(\d+)$/.exec(reason)?.[1] ?? 0);
   const word = reason.split(";", 1)[0] || String(code);
