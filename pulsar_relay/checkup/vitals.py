@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from actors.ports import StoreError
 from pulsar_relay.store.client import Client
-from pulsar_relay.store.information import information_of
+from pulsar_relay.store.information import HIDDEN, configuration_of, information_of
 
 CLOCK_SAMPLES = 5
 CONFIGURED = (
@@ -69,19 +69,19 @@ async def take_vitals(client: Client, *, clock: Callable[[], float] = time.time)
 
 async def _configured(client: Client) -> dict[str, str] | None:
     try:
-        words = await client.command("CONFIG", "GET", *CONFIGURED)
+        return await configuration_of(client, *CONFIGURED)
     except StoreError as error:
-        _raise_unless_refused(error)
+        if error.code not in HIDDEN:
+            raise
         return None
-    texts = [word.decode("utf-8", "replace") for word in words]
-    return dict(zip(texts[::2], texts[1::2], strict=True))
 
 
 async def _clients(client: Client) -> list[dict[str, str]] | None:
     try:
         listed = await client.command("CLIENT", "LIST")
     except StoreError as error:
-        _raise_unless_refused(error)
+        if error.code not in HIDDEN:
+            raise
         return None
     lines = listed.decode("utf-8", "replace").splitlines()
     return [
@@ -97,9 +97,3 @@ async def _clock_reading(client: Client, clock: Callable[[], float]) -> ClockRea
         took = time.monotonic() - started
         readings.append(ClockReading(int(seconds) + int(microseconds) / 1e6 - asked - took / 2, took))
     return min(readings, key=lambda reading: reading.answer_seconds)
-
-
-def _raise_unless_refused(error: StoreError) -> None:
-    # Denied to this user, or renamed away as some services do: the rest can still be looked at.
-    if error.code not in ("store_denied", "store_error"):
-        raise error

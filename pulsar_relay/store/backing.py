@@ -15,7 +15,7 @@ from actors.ports import StoreError
 from pulsar_relay.config import ConfigError
 from pulsar_relay.settings import Settings
 from pulsar_relay.store.client import Client
-from pulsar_relay.store.information import information_of
+from pulsar_relay.store.information import HIDDEN, configuration_of, information_of
 
 NO_EVICTION = "noeviction"
 WHERE = "in its configuration and with CONFIG SET"
@@ -92,15 +92,13 @@ class Backing:
         if self._hides_configuration:
             return {}
         try:
-            words = await self._client.command("CONFIG", "GET", *CONFIGURED)
+            return await configuration_of(self._client, *CONFIGURED)
         except StoreError as error:
             # An unknown command is logged as an error: once is enough.
             self._hides_configuration = error.code == "store_error"
-            if error.code not in ("store_error", "store_denied"):
+            if error.code not in HIDDEN:
                 raise
             return {}
-        texts = [word.decode("utf-8", "replace") for word in words]
-        return dict(zip(texts[::2], texts[1::2], strict=True))
 
     def evicts(self, server: ServerSettings) -> Iterator[str]:
         """Why this server may forget messages, and what to do."""
