@@ -142,15 +142,18 @@ MESSAGE_ROWS = (
 )
 
 
-def messages(size: int, megabytes: int) -> list[float]:
-    """Bytes of a message with a payload of `size`: a value for each of MESSAGE_ROWS."""
-    count = max(SINGLES, megabytes * 1_000_000 // size // TOGETHER * TOGETHER)
+def messages(size: int, megabytes: int, singles: int = SINGLES) -> list[float]:
+    """Bytes of a message with a payload of `size`: a value for each of MESSAGE_ROWS.
+
+    `singles` of them are published one by one, then at least as many together, twice.
+    """
+    count = max(singles, megabytes * 1_000_000 // size // TOGETHER * TOGETHER)
     limits = ("hot_buffer.max_messages=10000000", "hot_buffer.max_bytes=4GiB", "hot_buffer.total_bytes=4GiB")
     with bench(*limits) as there:
         start = there.information("aof_current_size")
-        for draft in drafts("m", size, SINGLES):
+        for draft in drafts("m", size, singles):
             there.post("/api/v1/messages", draft)
-        one_by_one = (there.information("aof_current_size") - start) / SINGLES
+        one_by_one = (there.information("aof_current_size") - start) / singles
         # Half of them first: what requests of this size take for themselves is there from then on.
         there.publish_all(drafts("m", size, count))
         base, memory, worker = there.rewrite(), there.valkey_bytes, there.worker_bytes

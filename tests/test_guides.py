@@ -137,6 +137,8 @@ def test_the_sums_in_sizing_follow_from_its_tables(
     assert capsys.readouterr().out == session.answered
 
 
+# Each of its commands is a Python program to start.
+@pytest.mark.timeout(180)
 def test_the_crash_drill_of_operations_ends_as_it_says(
     make_relay_process: Callable[..., RelayProcess],
 ) -> None:
@@ -171,9 +173,10 @@ def test_what_is_measured_for_sizing_is_what_its_tables_have() -> None:
     assert set(footprint.LABELS.values()) <= tables.single.keys()
 
 
+@pytest.mark.timeout(180)
 def test_messages_take_about_what_sizing_says() -> None:
     tables = sizing.measured((REPOSITORY / "docs" / "sizing.md").read_text("utf-8"))
-    memory, one_by_one, together, rewritten, _hot = footprint.messages(1_000, 1)
+    memory, one_by_one, together, rewritten, _hot = footprint.messages(1_000, 1, singles=100)
     for value, row in zip((memory, one_by_one, together, rewritten), footprint.MESSAGE_ROWS, strict=False):
         assert value == pytest.approx(tables.of_message(row, 1_000), rel=0.1), row
 
