@@ -274,15 +274,17 @@ def max_connections(configured: int) -> int:
 
 
 async def serve(settings: Settings) -> None:
-    """Run a relay until SIGTERM or SIGINT.
+    """Run a relay until SIGTERM or SIGINT, or until the terminal it was started in is closed.
 
     Raises EmbeddedValkeyError, ConfigError or OSError if it cannot start.
     """
     embedded = EmbeddedValkey.of(settings)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        # What is ignored stays so: `nohup` is how one says that the relay is to outlive its terminal.
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, stopping.set)
     try:
         # Valkey may have gigabytes to load: who wants the relay to stop need not wait for that.
         if embedded is not None and not await _is_done_before(stopping, loop.create_task(embedded.start())):

@@ -28,7 +28,8 @@ LEFT_AT_ONCE = 130
 @click.command(no_args_is_help=False)
 @settings_options
 def serve(file: Path | None, assignments: Sequence[str], **flags: str | bool | None) -> None:
-    """Run a relay until SIGTERM or Ctrl-C, which stop it in order; a second Ctrl-C leaves at once.
+    """Run a relay until SIGTERM or Ctrl-C, or until its terminal is closed, which stop it in order; a second
+    Ctrl-C leaves at once.
 
     With no Valkey configured, the relay runs one of its own and keeps its data in `embedded.data_dir`.
     Settings come from the configuration file, then the environment, then flags; `pulsar-relay config show`
