@@ -157,16 +157,16 @@ COMPOSE = {
     "up": {"-d", "--wait"},
     "ps": set(),
     "logs": {"--tail"},
-    "exec": {"-T", "--user"},
+    "exec": {"-T"},
     "run": {"--rm"},
     "restart": set(),
     "kill": set(),
     "cp": set(),
 }
 """What is used of `docker compose`, and the options, all of which its reference has."""
-WITH_A_VALUE = {"--tail", "--user"}
+WITH_A_VALUE = {"--tail"}
 ELSEWHERE = (
-    (r"docker compose exec (?:--user root )?relay (?=pulsar-relay )", "", "backups"),
+    (r"docker compose exec relay (?=pulsar-relay )", "", "backups"),
     (r"docker compose exec valkey valkey-cli ", "pulsar-relay valkey ", ""),
     (r"docker compose exec valkey ", "", "data/valkey"),
 )
