@@ -19,7 +19,7 @@ test: lint ## lint, check types, run all tests but faults and system (ARGS go to
 test-faults: test-environment ## run what kills, stops and starves parts of a working relay (two at a time)
 	$(BIN)/python -m pytest -m faults $(or $(ARGS),-n 2)
 
-test-system: test-environment ## install Debian's proxies and Prometheus, run what is tested with them (ARGS go to pytest)
+test-system: test-environment ## install Debian's proxies, Prometheus and Chromium, run what is tested with them (ARGS: pytest's)
 	@tests/system_packages
 	$(BIN)/python -m pytest -m system $(ARGS)
 

@@ -320,6 +320,12 @@ class ReadyCheck(Answer):
         register = False
 
     ok = fields.Boolean(required=True, metadata=about("Whether this part works.", True))
+    code = fields.String(
+        required=True,
+        allow_none=True,
+        metadata=about("What is wrong: an error's code.", None),
+    )
+    message = fields.String(required=True, allow_none=True, metadata=about("The same in words.", None))
 
 
 class ReadyWorker(Answer):

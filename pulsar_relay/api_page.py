@@ -11,8 +11,8 @@ from html import escape
 from typing import Any
 
 _STYLE = """
-:root { color-scheme: light dark; --line: #8884; --faint: #8881; --dim: #777; --link: #0b62c4; }
-@media (prefers-color-scheme: dark) { :root { --dim: #9a9a9a; --link: #7db4ff; } }
+:root { color-scheme: light dark; --line: #8884; --faint: #8881; --dim: #66666b; --link: #0b62c4; }
+@media (prefers-color-scheme: dark) { :root { --dim: #a0a0a6; --link: #7db4ff; } }
 body { font: 16px/1.55 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1.5rem; }
 h1 { margin-bottom: 0; } h3 { margin-bottom: .2rem; }
 h2 { margin-top: 3rem; border-bottom: 1px solid var(--line); }

@@ -164,6 +164,14 @@ def _parameters(converter: Any, operation: Operation) -> Iterable[dict[str, Any]
             "description": "The topic's name.",
             "schema": {"type": "string", "pattern": f"^{TOPIC_NAME}$", "example": "jobs"},
         }
+    if "{file}" in operation.path:
+        yield {
+            "name": "file",
+            "in": "path",
+            "required": True,
+            "description": "The file's name.",
+            "schema": {"type": "string", "example": "page.js"},
+        }
     for name, field in (operation.query() if operation.query else schemas.Request()).fields.items():
         schema = _without_null(converter.field2property(field))
         about = {"description": schema.pop("description", ""), "schema": schema}

@@ -36,8 +36,8 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One address with its methods. In `path`, `{topic}` and `{client_id}` stand for such names. `errors` are
-    codes of the error table.
+    """One address with its methods. In `path`, `{topic}`, `{client_id}` and `{file}` stand for such names.
+    `errors` are codes of the error table.
     """
 
     path: str
@@ -377,5 +377,23 @@ def _operating() -> tuple[Operation, ...]:
             "This document, for people",
             "One page that needs nothing else.",
             {200: Reply("The page.", media_type="text/html")},
+        ),
+        Operation(
+            "/",
+            methods,
+            "operate",
+            "The relay's page",
+            "For people with a browser: readiness, topics and their rates, a topic as it grows, and a form to"
+            " publish with.",
+            {200: Reply("The page.", media_type="text/html")},
+        ),
+        Operation(
+            "/page/{file}",
+            methods,
+            "operate",
+            "What the page is made of",
+            "Its scripts and its style. They fit the page of the same relay, and are for nothing else.",
+            {200: Reply("The file.", media_type="text/javascript")},
+            errors=("not_found",),
         ),
     )

@@ -48,8 +48,10 @@ from pulsar_relay.supervision.parts import Holdings, Part, PartSource, Question,
 from pulsar_relay.survey import ConsumerSurvey
 from pulsar_relay.web.connections import OpenConnections
 from pulsar_relay.web.cursor_cookie import CursorCookie
+from pulsar_relay.web.documents import HTML, JSON, Document
 from pulsar_relay.web.farewell import Farewells
 from pulsar_relay.web.front import MOST_FAREWELLS, FrontServer
+from pulsar_relay.web.page import page, page_files
 from pulsar_relay.web.poll import Waiters
 from pulsar_relay.web.publish import Publisher
 from pulsar_relay.web.routes import FrontParts, api_application, metrics_application
@@ -251,9 +253,10 @@ class Worker:
             crew=self._crew,
             websocket_frames=self._timed(wire.websocket_frames),
             sse_events=self._timed(wire.sse_events),
-            openapi=apidoc.as_json(document),
-            docs_page=apidoc.page(document),
-            docs_policy=apidoc.PAGE_POLICY,
+            openapi=Document(apidoc.as_json(document), JSON),
+            docs=Document(apidoc.page(document), HTML, apidoc.PAGE_POLICY),
+            page=page(),
+            page_files=page_files(),
         )
 
     def _timed(self, encode: Any) -> Any:

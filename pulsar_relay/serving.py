@@ -20,9 +20,6 @@ from pulsar_relay.supervision.cores import usable_cores
 from pulsar_relay.supervision.listening import Ports
 from pulsar_relay.supervision.supervisor import Supervisor
 
-EMBEDDED_APPENDFSYNC = {"memory": "everysec", "disk": "always"}
-"""What backs each durability level that a single server can have."""
-
 logger = logging.getLogger(__name__)
 
 
@@ -60,7 +57,7 @@ class Serving:
         self._settings = settings
         self._reload = reload
         self._make_served = make_served
-        self._embedded = embedded_valkey(settings)
+        self._embedded = EmbeddedValkey.of(settings)
         self._served: Served | None = None
         self._is_started = False
         self._is_reload_due = False
@@ -147,19 +144,6 @@ def how_to_serve(settings: Settings) -> MakeServed:
         return lambda *made_of: Supervisor(workers, *made_of)
     make: MakeServed = importlib.import_module("pulsar_relay.server").Worker
     return make
-
-
-def embedded_valkey(settings: Settings) -> EmbeddedValkey | None:
-    """The server to run ourselves, None if one is configured."""
-    if not settings.uses_embedded_server:
-        return None
-    embedded = settings.embedded
-    return EmbeddedValkey(
-        embedded.data_dir,
-        appendfsync=EMBEDDED_APPENDFSYNC[settings.storage.durability],
-        maxmemory_bytes=embedded.maxmemory_bytes,
-        start_timeout_seconds=embedded.start_timeout_seconds,
-    )
 
 
 def _log_ready(server: ServerSettings, ports: Ports) -> None:

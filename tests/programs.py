@@ -20,7 +20,14 @@ PACKAGES = {
     "nginx": "nginx-light",
     "haproxy": "haproxy",
     "caddy": "caddy",
+    "chromium": "chromium",
+    "chromedriver": "chromium-driver",
     "systemd-analyze": "systemd",
+    "bash": "bash",
+    "make": "make",
+    "curl": "curl",
+    "ss": "iproute2",
+    "redis-cli": "redis-tools",
 }
 """Package by program; `tests/system_packages` installs them."""
 ADMIN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

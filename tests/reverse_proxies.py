@@ -48,8 +48,9 @@ def replaced(text: str, old: str, new: str) -> str:
 def nginx(port: int, relays: Sequence[int], directory: Path) -> list[str]:
     """What it is started with; the shipped file is included as Debian does it."""
     text = replaced((DEPLOY / "nginx.conf").read_text(), "listen 80;", f"listen 127.0.0.1:{port};")
-    servers = "\n".join(f"server 127.0.0.1:{relay};" for relay in relays)
-    (directory / "site.conf").write_text(replaced(text, "server 127.0.0.1:8080;", servers))
+    shipped = "server 127.0.0.1:8080 fail_timeout=1s;"
+    servers = "\n".join(shipped.replace("8080", str(relay)) for relay in relays)
+    (directory / "site.conf").write_text(replaced(text, shipped, servers))
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     places = "".join(f"{kind}_temp_path {directory}/{kind};\n" for kind in kinds)
     # As root it would give its workers another account, which may not enter the test's directory.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
+from pulsar_relay.server import RESERVED_FILES
 from tests.programs import run
+from tests.relays import REPOSITORY
 
-DIRECTORY = Path(__file__).parent.parent / "deploy" / "prometheus"
+DIRECTORY = REPOSITORY / "deploy" / "prometheus"
 RULES = [
     rule
     for group in yaml.safe_load((DIRECTORY / "alerts.yml").read_text())["groups"]
@@ -66,7 +70,7 @@ WELL: dict[str, str] = {
     f"relay_workers{RELAY}": steady(2),
     'relay_worker_up{instance="r",job="relay",worker="1"}': steady(1),
     f"relay_worker_restarts_total{RELAY}": "0+0x20 2+0x40",
-    f"process_open_fds{RELAY}": steady(800),
+    f"process_open_fds{RELAY}": steady(640),
     f"process_max_fds{RELAY}": steady(1024),
     f"process_cpu_seconds_total{RELAY}": growing(48),
     f"redis_up{VALKEY}": steady(1),
@@ -106,7 +110,7 @@ ILL: dict[str, list[dict[str, str]]] = {
     "RelayConsumersLoseMessages": [{f"relay_consumers_with_losses{RELAY}": steady(1)}],
     "RelayConsumersUnwatched": [{f"relay_consumers{RELAY}": ABSENT}],
     "RelayTakeovers": [{f"relay_takeovers_total{RELAY}": growing(12)}],
-    "RelayFilesRunOut": [{f"process_open_fds{RELAY}": steady(900)}],
+    "RelayFilesRunOut": [{f"process_open_fds{RELAY}": steady(660)}],
     "RelayProcessorFull": [{f"process_cpu_seconds_total{RELAY}": growing(58)}],
     "RelayWorkerSilent": [{'relay_worker_up{instance="r",job="relay",worker="1"}': steady(0)}],
     "RelayWorkersEnd": [{f"relay_worker_restarts_total{RELAY}": growing(0.5)}],
@@ -128,23 +132,28 @@ ILL: dict[str, list[dict[str, str]]] = {
 class Case:
     series: dict[str, str]
     firing: frozenset[str]
+    interval: str = "1m"
+    looks: Sequence[str] = ("40m",)
+    """When it is looked for what fires; after half an hour every rule has waited long enough."""
 
     def as_json(self) -> dict[str, Any]:
-        """For promtool. After half an hour every rule has waited long enough."""
+        """For promtool."""
         series = [{"series": name, "values": values} for name, values in self.series.items() if values]
         samples = [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in sorted(self.firing)]
         query = 'count by (alertname) (count by (alertname, severity) (ALERTS{alertstate="firing"}))'
         return {
-            "interval": "1m",
+            "interval": self.interval,
             "input_series": series,
-            "promql_expr_test": [{"expr": query, "eval_time": "40m", "exp_samples": samples}],
+            "promql_expr_test": [
+                {"expr": query, "eval_time": look, "exp_samples": samples} for look in self.looks
+            ],
         }
 
 
 def check(directory: Path, case: Case) -> None:
     content = {
         "rule_files": [str(DIRECTORY / "alerts.yml")],
-        "evaluation_interval": "1m",
+        "evaluation_interval": "15s",
         "tests": [case.as_json()],
     }
     file = directory / "case.yml"
@@ -176,6 +185,20 @@ def test_an_alert_fires_and_no_other(tmp_path: Path, alert: str, changes: dict[s
     check(tmp_path, Case({**WELL, **changes}, frozenset({alert})))
 
 
+@pytest.mark.system
+@pytest.mark.parametrize(
+    "name",
+    [
+        'relay_valkey_errors_total{instance="r",job="relay",code="store_unavailable"}',
+        f"relay_publishes_refused_total{RELAY}",
+    ],
+)
+def test_what_is_over_within_a_minute_wakes_nobody(tmp_path: Path, name: str) -> None:
+    looks = [f"{minutes}m" for minutes in range(20, 40)]
+    # Quiet, then four scrapes that find more, then quiet again.
+    check(tmp_path, Case({name: "7+0x80 10+10x3 40+0x160"}, frozenset(), "15s", looks))
+
+
 def test_each_alert_has_a_case_above() -> None:
     assert [rule["alert"] for rule in RULES] == list(ILL)
 
@@ -183,4 +206,18 @@ def test_each_alert_has_a_case_above() -> None:
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
 def test_each_alert_says_how_bad_it_is_and_what_to_do(rule: dict[str, Any]) -> None:
     assert rule["labels"]["severity"] in ("page", "ticket")
-    assert rule["annotations"].keys() == {"summary", "cure"}
+    assert rule["annotations"].keys() == {"summary", "cure", "runbook"}
+
+
+def test_each_alert_leads_to_its_entry_of_the_runbook_and_each_entry_is_of_an_alert() -> None:
+    entries = re.findall(
+        r"^### (\w+)$", (REPOSITORY / "docs" / "runbook.md").read_text("utf-8"), re.MULTILINE
+    )
+    assert entries == [rule["alert"] for rule in RULES]
+    for rule in RULES:
+        assert rule["annotations"]["runbook"] == f"docs/runbook.md#{rule['alert'].lower()}"
+
+
+def test_the_alert_on_files_counts_those_that_a_relay_keeps_for_itself() -> None:
+    [expression] = [rule["expr"] for rule in RULES if rule["alert"] == "RelayFilesRunOut"]
+    assert expression.endswith(f"- {RESERVED_FILES})")

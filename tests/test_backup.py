@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import random
+import time
+import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,15 +16,17 @@ import pytest
 import requests
 
 from actors.stream import MessageId
+from pulsar_relay.backup import records
 from pulsar_relay.backup.backup import Backup, Summary
 from pulsar_relay.backup.backup_file import BackupFile
-from pulsar_relay.backup.blocks import BackupFileError
+from pulsar_relay.backup.blocks import BackupFileError, BlockWriter
+from pulsar_relay.backup.records import TopicEnd
 from pulsar_relay.backup.restore import Restore, TopicsNotEmptyError
 from pulsar_relay.store import schema
 from pulsar_relay.store.copies import Copies
 from pulsar_relay.store.entries import message_id
 from pulsar_relay.store.identity import Identity
-from pulsar_relay.store.restores import Mode, Restores
+from pulsar_relay.store.restores import RESUMED_SECONDS, DisturbedError, Mode, Restores
 from tests.stores import OpenStore, in_loop, open_store
 from tests.valkeys import RealValkey
 from tests.workers import RunningWorker
@@ -67,8 +71,9 @@ async def put_back(
     is_complete: bool = False,
     steps: Steps | None = None,
 ) -> None:
-    restores = Restores(store.client, mode, is_complete=is_complete)
-    await Restore(restores, BackupFile(_content(file)), steps or Steps()).run(mode)
+    backup = BackupFile(_content(file))
+    restores = Restores(store.client, backup.header.backup_id, mode, is_complete=is_complete)
+    await Restore(restores, backup, steps or Steps()).run(mode)
 
 
 def _content(file: Path) -> io.BytesIO:
@@ -256,6 +261,19 @@ async def test_a_backup_that_was_broken_off_goes_on_behind_its_last_whole_topic(
 
 
 @in_loop
+async def test_a_part_that_says_what_no_backup_of_this_version_says_is_begun_anew(
+    server: RealValkey, tmp_path: Path
+) -> None:
+    async with opened(server) as one:
+        await one.append("t", b"1")
+        for name, said in (("f", b"\xc0"), ("g", records.encode(TopicEnd(1)))):
+            part = io.BytesIO()
+            BlockWriter(part).write(said)
+            (tmp_path / f"{name}.part").write_bytes(part.getvalue())
+            assert (await make_backup(one, tmp_path / name)).messages == 1
+
+
+@in_loop
 async def test_a_backup_overwrites_nothing(server: RealValkey, tmp_path: Path) -> None:
     async with opened(server) as one:
         (tmp_path / "f").write_text("mine")
@@ -266,6 +284,18 @@ async def test_a_backup_overwrites_nothing(server: RealValkey, tmp_path: Path) -
             await make_backup(one, tmp_path / "g")
     assert (tmp_path / "f").read_text() == "mine"
     assert (tmp_path / "g.part").read_text() == "mine too"
+
+
+@in_loop
+async def test_a_backup_follows_no_link(server: RealValkey, tmp_path: Path) -> None:
+    async with opened(server) as one:
+        (tmp_path / "f").symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(BackupFileError, match="there already"):
+            await make_backup(one, tmp_path / "f")
+        (tmp_path / "g.part").symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(OSError, match="symbolic links"):
+            await make_backup(one, tmp_path / "g")
+    assert not (tmp_path / "elsewhere").exists()
 
 
 @in_loop
@@ -307,6 +337,72 @@ async def test_a_restore_that_was_broken_off_goes_on_where_it_was(
             assert dump(other, topic)[0] == dump(server, topic)[0]
         with pytest.raises(TopicsNotEmptyError):
             await put_back(two, tmp_path / "f")
+
+
+@in_loop
+async def test_a_restore_that_ends_right_behind_a_topic_knows_that_it_is_done(
+    server: RealValkey, other: RealValkey, tmp_path: Path
+) -> None:
+    async with opened(server) as one, opened(other) as two:
+        for topic in ("a", "b"):
+            await one.append(topic, b"1")
+        await make_backup(one, tmp_path / "f")
+        backup = BackupFile(_content(tmp_path / "f"))
+        restores = Restores(two.client, backup.header.backup_id, Mode.NEW, is_complete=False)
+        await restores.topic(backup.state("a"), "a", backup.entries("a"))
+        await two.append("a", b"2")
+        await put_back(two, tmp_path / "f")
+        assert [message.payload for message in await two.all_messages("a")] == [b"1", b"2"]
+        for topic in ("a", "b"):
+            assert other.command("HGET", schema.meta(topic), schema.RESTORED_FIELD) is None
+
+
+@in_loop
+async def test_what_an_old_attempt_has_restored_is_restored_again(server: RealValkey, tmp_path: Path) -> None:
+    async with opened(server) as one:
+        await one.append("a", b"1")
+        await make_backup(one, tmp_path / "f")
+        await one.append("a", b"2")
+        backup_id = BackupFile(_content(tmp_path / "f")).header.backup_id
+        long_ago = int(time.time()) - RESUMED_SECONDS - 1
+        server.command("HSET", schema.meta("a"), schema.RESTORED_FIELD, f"{backup_id} {long_ago}")
+        await put_back(one, tmp_path / "f", Mode.REPLACE)
+        assert [message.payload for message in await one.all_messages("a")] == [b"1"]
+
+
+@in_loop
+async def test_a_topic_that_two_restores_fill_at_once_is_not_put_in_its_place(
+    server: RealValkey, other: RealValkey, tmp_path: Path
+) -> None:
+    async with opened(server) as one, opened(other) as two:
+        for _ in range(4):
+            await one.append("t", *[b"1"] * 500)
+        await make_backup(one, tmp_path / "f")
+
+        def begin_another(done: int) -> None:
+            if done == 1_000:
+                other.command("UNLINK", schema.staging("t"))
+
+        with pytest.raises(DisturbedError):
+            await put_back(two, tmp_path / "f", steps=Steps(begin_another))
+        assert other.command("EXISTS", schema.stream("t")) == 0
+
+
+@in_loop
+async def test_large_messages_are_restored_a_few_at_a_time(
+    server: RealValkey, other: RealValkey, tmp_path: Path
+) -> None:
+    async with opened(server) as one, opened(other) as two:
+        for _ in range(60):
+            await one.append("t", b'"%b"' % (b"x" * 1_000_000))
+        await make_backup(one, tmp_path / "f")
+        for mode in (Mode.NEW, Mode.MERGE):
+            tracemalloc.start()
+            await put_back(two, tmp_path / "f", mode)
+            _, most = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            assert most < 20_000_000
+        assert len(_entries(other, "t")) == 60
 
 
 # --------------------------------------------------------------------------------------- topics with messages

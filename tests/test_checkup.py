@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,42 @@ def test_settings_that_do_not_back_the_promise_are_problems(
     assert {"durability", "eviction"} <= set(problems)
     assert "noeviction" in problems["eviction"]["cure"]
     assert "appendonly yes" in problems["durability"]["cure"]
+
+
+WRONG = {
+    "appendonly": "no",
+    "appendfsync": "no",
+    "maxmemory-policy": "allkeys-lru",
+    "stop-writes-on-bgsave-error": "yes",
+    "save": "900 1",
+    "client-output-buffer-limit": "pubsub 0 0 0",
+}
+
+
+def test_settings_that_a_cure_names_cure(line: CommandLine, make_valkey: Callable[..., RealValkey]) -> None:
+    server = make_valkey(settings=WRONG).start()
+    checks = {"durability", "eviction", "snapshot", "client buffers"}
+    rounds = 0
+    while found := _bad(_doctor(line, server), checks):
+        rounds += 1
+        assert rounds <= 2, found
+        assert rounds > 1 or {one["check"] for one in found} == checks
+        for one in found:
+            named = re.findall(r"`([a-z-]+) ([^`]+)`", one["cure"])
+            assert named, one
+            for name, value in named:
+                server.config(name, value)
+    assert rounds == 2  # appendfsync counts once there is a file to be synced
+
+
+def test_what_replicas_must_do_is_told(line: CommandLine, make_valkey: Callable[..., RealValkey]) -> None:
+    done = _doctor(line, make_valkey().start(), "--set", "storage.durability=replica")
+    assert ["REPLICAOF" in one["cure"] for one in _bad(done, {"durability"})] == [True, False]
+
+
+def _bad(done: Finished, checks: Collection[str]) -> list[dict[str, Any]]:
+    found = [json.loads(text) for text in done.text.splitlines()]
+    return [one for one in found if one["severity"] in ("problem", "advice") and one["check"] in checks]
 
 
 def test_advice_alone_fails_only_when_asked_to(

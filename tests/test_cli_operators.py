@@ -152,6 +152,22 @@ def test_stats_are_told_once_or_again_and_again(command_line: CommandLine, topic
         assert watch.interrupt() == 0
 
 
+def test_stats_are_watched_across_a_restart_of_the_relay(
+    make_relay_process: Callable[..., RelayProcess], tmp_path: Path
+) -> None:
+    relay = make_relay_process().start()
+    line = CommandLine(relay.url, tmp_path)
+    _publish(line, "t", 3)
+    with line.start("stats", "--watch", "--interval", "0.1") as watch:
+        watch.wait_for_lines(1)
+        relay.stop()
+        watch.wait_for_error("Trying again")
+        relay.start()
+        _publish(line, "t", 1)
+        watch.wait_until(lambda: json.loads(watch.lines[-1])["topics"][0]["length"] == 4)
+        assert watch.interrupt() == 0
+
+
 def test_stats_on_a_terminal_are_a_table(command_line: CommandLine, topic: str) -> None:
     _publish(command_line, topic, 1234)
     code, shown = command_line.run_on_terminal("stats", topic, "--watch", "--count", "2", "--interval", "0.1")

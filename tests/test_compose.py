@@ -14,6 +14,7 @@ import yaml
 from pulsar_relay.keys import KEYS, make_settings
 from tests.conditions import WAIT_SECONDS
 from tests.relays import REPOSITORY
+from tests.valkeys import VALKEY_CONF
 
 STACK = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = STACK["services"]
@@ -103,3 +104,19 @@ def test_grafana_finds_its_source_and_its_dashboards() -> None:
 @pytest.mark.parametrize("name", [name for name, service in SERVICES.items() if "build" not in service])
 def test_each_image_is_of_a_version(name: str) -> None:
     assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+(\.\d+)?", SERVICES[name]["image"])
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_log_grows_for_ever_and_who_dies_is_started_again(name: str) -> None:
+    assert SERVICES[name]["logging"]["options"].keys() == {"max-size", "max-file"}
+    assert SERVICES[name]["restart"] == "unless-stopped"
+
+
+def test_valkey_loads_the_file_that_the_tests_run_on_and_keeps_its_data_in_a_volume() -> None:
+    valkey = SERVICES["valkey"]
+    source, target, options = valkey["volumes"][0].split(":")
+    assert (REPOSITORY / source).resolve() == VALKEY_CONF.resolve()
+    assert (valkey["command"], options) == (["valkey-server", target], "ro")
+    # The image's working directory, and so where `dir` is when the file does not set it.
+    assert "valkey-data:/data" in valkey["volumes"]
+    assert not re.search(r"^dir ", VALKEY_CONF.read_text(), re.MULTILINE)

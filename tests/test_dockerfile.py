@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import requests
 
+from pulsar_relay.web.page import page_files
 from tests.conditions import WAIT_SECONDS, until
 from tests.programs import running
 from tests.relays import REPOSITORY, environment
@@ -144,6 +146,9 @@ def test_what_the_steps_make_runs_is_healthy_and_ready_and_stops_in_order(
         subprocess.run(check, check=True, timeout=WAIT_SECONDS, env=variables)
         ready = [word.replace("/health", "/ready") for word in check]
         until(lambda: subprocess.run(ready, check=False, env=variables).returncode == 0, "it is ready")
+        # What is no Python is installed too.
+        for path in ("/", *(f"/page/{name}" for name in page_files())):
+            assert requests.get(address + path, timeout=WAIT_SECONDS).status_code == 200, path
     assert "relay: stopped" in server.log
     assert (tmp_path / "data/valkey").is_dir()
 

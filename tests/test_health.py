@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from pulsar_relay import __version__, answers
+from pulsar_relay.errors import ERRORS
 from tests.valkeys import RealValkey
 from tests.workers import RunningWorker
 
@@ -91,7 +92,11 @@ def test_a_stopping_relay_is_not_ready_at_once_and_serves_until_its_notice_is_ov
     stopping = threading.Thread(target=relay.stop)
     stopping.start()
     refused = _until_ready(relay, is_ready=False)
-    assert refused.json()["checks"]["accepting"] == {"ok": False}
+    assert refused.json()["checks"]["accepting"] == {
+        "ok": False,
+        "code": "shutting_down",
+        "message": ERRORS["shutting_down"].message,
+    }
     message = {"topic": topic, "payload": 1}
     published = requests.post(f"{relay.url}/api/v1/messages", json=message, timeout=WAIT_SECONDS)
     assert published.status_code == 201

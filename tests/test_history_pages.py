@@ -91,3 +91,33 @@ async def test_a_page_stays_within_its_bytes(where: Where) -> None:
         assert 3 <= len(page.messages) <= 11
         assert page.has_more
         assert [i for page in await _pages(opened, 50, descends=False) for i in page] == ids
+
+
+@in_loop
+async def test_what_was_published_since_the_last_look_is_on_the_page(valkey: str) -> None:
+    async with open_store(valkey) as opened, open_store(valkey) as other:
+        ids: list[MessageId] = []
+        for count in (3, 1, 2):
+            ids += await _publish(other, [True] * count)
+            page = await opened.store.history("t", None, 10, BYTES, descends=False)
+            assert ([message.id for message in page.messages], page.has_more) == (ids, False)
+
+
+@pytest.mark.parametrize("descends", [False, True])
+@in_loop
+async def test_a_page_has_no_more_bytes_than_asked_for_but_one_message_at_least(
+    valkey: str, *, descends: bool
+) -> None:
+    async with open_store(valkey) as opened:
+        ids = await _publish(opened, [n % 5 != 0 for n in range(50)], b"x" * 300)
+        for most_bytes in (1, 300, 1000, 3000):
+            cursor = None
+            found: list[MessageId] = []
+            while True:
+                page = await opened.store.history("t", cursor, 20, most_bytes, descends=descends)
+                found += [message.id for message in page.messages]
+                assert len(page.messages) == 1 or 300 * len(page.messages) <= most_bytes
+                if not page.has_more:
+                    break
+                cursor = page.end
+            assert found == (ids[::-1] if descends else ids)

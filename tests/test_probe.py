@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from actors.ports import StoreError
+from pulsar_relay.errors import ERRORS
 from pulsar_relay.store.probe import STALE_SECONDS, Probe, ProbeReport
 from tests.stores import in_loop, open_store, until
 from tests.valkeys import RealValkey
@@ -55,6 +56,7 @@ def test_before_the_first_write_it_is_not_ready() -> None:
     assert report.legs[0].as_json() == {
         "ok": False,
         "code": "store_unavailable",
+        "message": ERRORS["store_unavailable"].message,
         "last_success_seconds_ago": None,
     }
 
@@ -71,7 +73,12 @@ async def test_a_write_makes_it_ready_for_some_seconds() -> None:
         report = probe.report()
         assert report.is_ready
         assert [leg.age_seconds for leg in report.legs] == [2.5, 0.0]
-        assert report.legs[0].as_json() == {"ok": True, "code": None, "last_success_seconds_ago": 2.5}
+        assert report.legs[0].as_json() == {
+            "ok": True,
+            "code": None,
+            "message": None,
+            "last_success_seconds_ago": 2.5,
+        }
     finally:
         await probe.stop()
 

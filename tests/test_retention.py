@@ -149,6 +149,18 @@ async def test_one_worker_at_a_time_walks(where: Where, admin: valkey_client.Val
 
 
 @in_loop
+async def test_a_worker_that_stops_lets_another_walk_at_once(valkey: str) -> None:
+    async with open_store(valkey) as one, open_store(valkey) as other:
+        first, second = _retention(one.client), _retention(other.client)
+        assert await first.walk()
+        assert not await second.walk()
+        await second.stop()
+        assert not await second.walk(), "only who holds the lease gives it back"
+        await first.stop()
+        assert await second.walk()
+
+
+@in_loop
 async def test_it_walks_by_itself_survives_the_store_and_stops(make_valkey: MakeValkey) -> None:
     server = make_valkey().start()
     async with open_store(server.socket_path) as opened:

@@ -51,7 +51,17 @@ def test_the_operations_are_the_document(relay: RunningWorker) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/api", "/api/v1/topics/a/b", "/api/v1/topics/a%2Fb", "/messages", "/%00"]
+    "path",
+    [
+        "/page",
+        "/page/none.js",
+        "/page/index.html",
+        "/api",
+        "/api/v1/topics/a/b",
+        "/api/v1/topics/a%2Fb",
+        "/messages",
+        "/%00",
+    ],
 )
 def test_an_unknown_path_is_404_in_the_usual_shape(relay: RunningWorker, path: str) -> None:
     answer = requests.get(relay.url + path, timeout=WAIT_SECONDS)

@@ -57,7 +57,6 @@ def test_every_key_is_in_the_table_of_the_module() -> None:
         schema.batch("<topic>", "<life>").replace(schema.stream("<topic>"), "<stream key>"),
         schema.feed("<topic>").replace(schema.stream("<topic>"), "<stream key>"),
         schema.staging("<topic>").replace(schema.stream("<topic>"), "<stream key>"),
-        schema.restored("<backup id>"),
         schema.heartbeat("<worker>"),
         schema.offsets("<client id>"),
         schema.probe("<worker>"),

@@ -128,7 +128,7 @@ def test_a_failing_snapshot_does_not_stop_writes_or_the_orderly_stop(make_valkey
 SESSION = """
 import os, sys
 from pathlib import Path
-from tests.valkeys import RealValkey
+from tests.valkeys import VALKEY_CONF, RealValkey
 
 print(RealValkey(Path(sys.argv[1])).start().pid, flush=True)
 os._exit(1)
@@ -147,3 +147,11 @@ def test_a_server_does_not_outlive_a_test_run_that_ends_without_good_bye(tmp_pat
     deadline = time.monotonic() + 10 * TIMEOUT_SCALE
     while server.exists() and server.read_text().rpartition(")")[2].split()[0] not in "ZX":
         assert time.monotonic() < deadline, "the server is still there"
+
+
+def test_each_setting_of_the_shipped_file_has_its_reason_right_above() -> None:
+    blocks = [block.splitlines() for block in VALKEY_CONF.read_text("utf-8").split("\n\n")]
+    for lines in blocks:
+        settings = [line for line in lines if line and not line.startswith("#")]
+        assert not settings or (lines[0] or lines[1]).startswith("# "), settings
+        assert len({setting.partition(" ")[0].split("-")[0] for setting in settings}) <= 1, settings

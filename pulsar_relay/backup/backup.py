@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+import msgspec
+
 from pulsar_relay import __version__
 from pulsar_relay.backup import records
 from pulsar_relay.backup.blocks import MAGIC, BackupFileError, BlockReader, BlockWriter, Place
@@ -66,9 +68,11 @@ class Backup:
         self._progress = progress
 
     async def make(self) -> Summary:
-        if self._file.exists():
+        if self._file.is_symlink() or self._file.exists():
             raise BackupFileError(f"{self._file} is there already; a backup overwrites nothing")
-        with os.fdopen(os.open(self._part, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
+        # In a directory of many, somebody else may have put a link to one of our files there.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+        with os.fdopen(os.open(self._part, flags, 0o600), "r+b") as file:
             _lock(file, self._part)
             summary = await self._write(file)
             file.flush()
@@ -155,8 +159,9 @@ def _kept(file: BinaryIO) -> _Part | None:
             record = records.decode(block)
             if isinstance(record, Header):
                 part = _Part(record.store_id, reader.place, set(), 0, 0)
-            assert part is not None, "a backup begins with its header"
-            if isinstance(record, Consumers):
+            elif part is None:
+                return None
+            elif isinstance(record, Consumers):
                 part.consumers += len(record.consumers)
             elif isinstance(record, Topic):
                 name = record.name
@@ -165,7 +170,7 @@ def _kept(file: BinaryIO) -> _Part | None:
                 part.messages += record.messages
                 part.place = reader.place
                 kept = part
-    except BackupFileError:
+    except (BackupFileError, msgspec.DecodeError):
         # Here it was broken off. What stands before is whole, and without a topic not worth keeping.
         pass
     return kept

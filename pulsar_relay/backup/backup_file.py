@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -18,7 +17,9 @@ from pulsar_relay.store import schema
 from pulsar_relay.store.copies import TopicState
 from pulsar_relay.store.entries import Entry, id_or_none, message_id
 
-_ID = re.compile(rb"[0-9]{1,20}-[0-9]{1,20}")
+_IDS = ("last", "broken", "expired_to")
+_NUMBERS = ("created", "largest", "max_messages", "retention_ms")
+_MOST_DIGITS = 15
 NOT_A_BACKUP = "the file is whole, but says what no backup of this version says"
 
 
@@ -98,8 +99,9 @@ class BackupFile:
         return kept
 
     def _check_topic(self, topic: Topic) -> None:
-        is_id = not topic.last or _ID.fullmatch(topic.last.encode())
-        if schema.topic_named(topic.name.encode()) is None or topic.name in self._kept or not is_id:
+        is_name = schema.topic_named(topic.name.encode()) is not None and topic.name not in self._kept
+        is_id = not topic.last or id_or_none(topic.last.encode()) is not None
+        if not (is_name and is_id and all(_is_meta(topic.meta))):
             raise BackupFileError(NOT_A_BACKUP)
 
     def _records(self, place: Place | None = None) -> Iterator[Record]:
@@ -117,9 +119,10 @@ def _counts(end: End) -> tuple[int, int, int]:
 
 def _check_entries(entries: Sequence[Entry], kept: _Kept) -> None:
     for name, fields in entries:
-        if not _ID.fullmatch(name) or not fields or len(fields) % 2 or message_id(name) <= kept.newest:
+        this = id_or_none(name)
+        if this is None or this <= kept.newest or not fields or len(fields) % 2:
             raise BackupFileError(NOT_A_BACKUP)
-        kept.newest = message_id(name)
+        kept.newest = this
         kept.messages += 1
 
 
@@ -127,6 +130,15 @@ def _check_consumers(consumers: Sequence[Consumer]) -> None:
     for consumer in consumers:
         if not consumer.client_id or not consumer.places or not all(_is_place(consumer.places)):
             raise BackupFileError(NOT_A_BACKUP)
+
+
+def _is_meta(meta: Mapping[str, bytes]) -> Iterator[bool]:
+    """What scripts would stumble over halfway."""
+    for field, value in meta.items():
+        if field in _IDS:
+            yield id_or_none(value) is not None
+        elif field in _NUMBERS:
+            yield len(value) <= _MOST_DIGITS and value.isdigit()
 
 
 def _is_place(places: Mapping[str, str]) -> Iterator[bool]:

@@ -5,7 +5,7 @@ One that was broken off goes on where it was when it is asked for again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from pulsar_relay.backup.backup import Progress, Summary
 from pulsar_relay.backup.backup_file import BackupFile
@@ -35,8 +35,7 @@ class Restore:
     async def run(self, mode: Mode) -> Summary:
         """Raises TopicsNotEmptyError, before it has written anything."""
         backup, restores = self._backup, self._restores
-        backup_id = backup.header.backup_id
-        done = await self._still_there(await restores.done(backup_id))
+        done = await self._still_there(await restores.done(backup.topics))
         rest = [topic for topic in backup.topics if topic not in done]
         if mode is Mode.NEW and (taken := await restores.topics_with_messages(rest)):
             raise TopicsNotEmptyError(taken)
@@ -45,15 +44,14 @@ class Restore:
         for topic in rest:
             entries = _Entries(backup, topic, self._progress)
             await restores.topic(backup.state(topic), topic, entries)
-            await restores.note_done(backup_id, topic)
         for consumer in backup.consumers:
             await restores.consumer(consumer.client_id, consumer.places)
-        await restores.forget_done(backup_id)
+        await restores.forget_done(backup.topics)
         return backup.summary
 
-    async def _still_there(self, done: Iterable[str]) -> set[str]:
+    async def _still_there(self, done: set[str]) -> set[str]:
         """Of the topics that an earlier attempt restored, those that nobody has deleted since."""
-        known = [topic for topic in self._backup.topics if topic in set(done)]
+        known = [topic for topic in self._backup.topics if topic in done]
         there = await self._restores.topics_with_messages(known)
         return {topic for topic in known if topic in there or not self._backup.messages(topic)}
 

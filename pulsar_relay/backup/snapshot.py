@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 from actors.ports import StoreError
 from pulsar_relay.backup.backup import Progress
-from pulsar_relay.store.information import information_of
+from pulsar_relay.store.information import HIDDEN, configuration_of, information_of
 from pulsar_relay.store.shard import Shard
 
 LOOK_SECONDS = 0.05
@@ -53,11 +53,9 @@ class Snapshot:
 
     async def _path(self) -> str:
         try:
-            words = await self._shard.command("CONFIG", "GET", "dir", "dbfilename")
+            named = await configuration_of(self._shard, "dir", "dbfilename")
         except StoreError as error:
-            if error.code not in ("store_denied", "store_error"):
+            if error.code not in HIDDEN:
                 raise
             return ""
-        texts = [word.decode("utf-8", "replace") for word in words]
-        named = dict(zip(texts[::2], texts[1::2], strict=True))
         return str(PurePosixPath(named["dir"]) / named["dbfilename"])

@@ -79,7 +79,8 @@ def append_only_file(vitals: Vitals) -> Iterator[Finding]:
         yield problem(about, "the last rewrite of the append-only file failed: it only grows", cure)
     if delayed := vitals.number("aof_delayed_fsync"):
         cure = "give Valkey a quicker disk, or one of its own"
-        yield advice(about, f"{delayed} writes waited for a sync that took more than a second", cure)
+        text = f"{delayed} writes since its start waited for a sync that took more than a second"
+        yield advice(about, text, cure)
     size = vitals.number("aof_current_size")
     yield ok(about, f"{_mib(size)}, {'rewriting' if vitals.number('aof_rewrite_in_progress') else 'at rest'}")
 
@@ -90,7 +91,8 @@ def snapshot(vitals: Vitals) -> Iterator[Finding]:
         yield problem(about, "the last snapshot failed", cure)
     if vitals.setting("stop-writes-on-bgsave-error") == "yes" and vitals.setting("save"):
         text = "a snapshot that fails would stop all publishes (stop-writes-on-bgsave-error)"
-        yield advice(about, text, "set it to `no`, and watch rdb_last_bgsave_status")
+        cure = "set `stop-writes-on-bgsave-error no`, and watch rdb_last_bgsave_status"
+        yield advice(about, text, cure)
     age = max(0.0, vitals.now + vitals.clock.ahead_seconds - vitals.number("rdb_last_save_time"))
     changes = vitals.number("rdb_changes_since_last_save")
     text = f"last one, or start, {_age(age)} ago, {changes} changes since"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from actors.ports import StoreError
-from pulsar_relay.store.information import information_of
+from pulsar_relay.store.information import HIDDEN, configuration_of, information_of
 from pulsar_relay.store.shard import Shard
 
 CLOCK_SAMPLES = 5
@@ -69,19 +69,19 @@ async def take_vitals(shard: Shard, *, clock: Callable[[], float] = time.time) -
 
 async def _configured(shard: Shard) -> dict[str, str] | None:
     try:
-        words = await shard.command("CONFIG", "GET", *CONFIGURED)
+        return await configuration_of(shard, *CONFIGURED)
     except StoreError as error:
-        _raise_unless_refused(error)
+        if error.code not in HIDDEN:
+            raise
         return None
-    texts = [word.decode("utf-8", "replace") for word in words]
-    return dict(zip(texts[::2], texts[1::2], strict=True))
 
 
 async def _clients(shard: Shard) -> list[dict[str, str]] | None:
     try:
         listed = await shard.command("CLIENT", "LIST")
     except StoreError as error:
-        _raise_unless_refused(error)
+        if error.code not in HIDDEN:
+            raise
         return None
     lines = listed.decode("utf-8", "replace").splitlines()
     return [
@@ -97,9 +97,3 @@ async def _clock_reading(shard: Shard, clock: Callable[[], float]) -> ClockReadi
         took = time.monotonic() - started
         readings.append(ClockReading(int(seconds) + int(microseconds) / 1e6 - asked - took / 2, took))
     return min(readings, key=lambda reading: reading.answer_seconds)
-
-
-def _raise_unless_refused(error: StoreError) -> None:
-    # Denied to this user, or renamed away as some services do: the rest can still be looked at.
-    if error.code not in ("store_denied", "store_error"):
-        raise error

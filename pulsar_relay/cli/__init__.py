@@ -24,6 +24,7 @@ _SUMMARIES: Mapping[str, str] = MappingProxyType(
         "trim": "Remove messages from a topic, once.",
         "consumers": "List clients with a name, look at one, or delete one.",
         "stats": "Show what a relay and its topics do.",
+        "valkey": "Run a command of Valkey's own on the store.",
         "store": "Look at the store, or go on with another one.",
         "doctor": "Look at the store and the relay: what is wrong, and what to do.",
         "backup": "Write all topics and places to a file.",

@@ -22,6 +22,8 @@ class BackupProgress:
             TextColumn("{task.description}", markup=False),
             console=console,
             disable=not console.is_terminal,
+            # What was done is told in a line of its own; a bar that ended between two looks would belie it.
+            transient=True,
         )
         self._task = self._progress.add_task("", total=0)
 

@@ -20,9 +20,9 @@ from pulsar_relay.cli.connection import URL_VARIABLE, parse_address
 from pulsar_relay.cli.opened_store import StoreFailedError, with_store
 from pulsar_relay.cli.settings import load_settings, settings_options
 from pulsar_relay.client.address import Address
-from pulsar_relay.serving import embedded_valkey
 from pulsar_relay.settings import Settings
 from pulsar_relay.store.client import Client
+from pulsar_relay.store.embedded import EmbeddedValkey
 
 _STYLES = {Severity.OK: "green", Severity.UNSEEN: "dim", Severity.ADVICE: "yellow", Severity.PROBLEM: "red"}
 
@@ -77,7 +77,7 @@ def doctor(
 
 
 async def _look(client: Client, settings: Settings, url: Address | None) -> list[Finding]:
-    embedded = embedded_valkey(settings)
+    embedded = EmbeddedValkey.of(settings)
     identity_file = settings.storage.identity_file if embedded is None else embedded.identity_path
     findings = [finding async for finding in examine(client, settings, Host(), identity_file)]
     address = url or _address(settings)

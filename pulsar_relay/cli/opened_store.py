@@ -11,10 +11,9 @@ import click
 
 from actors.ports import StoreError
 from pulsar_relay.errors import ERRORS
-from pulsar_relay.serving import embedded_valkey
 from pulsar_relay.settings import Settings
 from pulsar_relay.store.client import Client, make_client
-from pulsar_relay.store.data_directory import DataDirectoryInUseError, EmbeddedValkeyError
+from pulsar_relay.store.embedded import DataDirectoryInUseError, EmbeddedValkey, EmbeddedValkeyError
 
 T = TypeVar("T")
 
@@ -51,7 +50,7 @@ def with_store(
 @asynccontextmanager
 async def _unix_socket(settings: Settings, *, makes_directory: bool) -> AsyncIterator[str | None]:
     """Where the embedded server listens; None: the store is an external one."""
-    embedded = embedded_valkey(settings)
+    embedded = EmbeddedValkey.of(settings)
     if embedded is None:
         yield None
         return

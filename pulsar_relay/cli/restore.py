@@ -21,7 +21,7 @@ from pulsar_relay.settings import StorageSettings
 from pulsar_relay.store.client import Client
 from pulsar_relay.store.entries import message_id
 from pulsar_relay.store.identity import Identity, identity_of
-from pulsar_relay.store.restores import Mode, NotEmptyError, Restores
+from pulsar_relay.store.restores import DisturbedError, Mode, NotEmptyError, Restores
 
 
 @click.command()
@@ -74,7 +74,7 @@ def restore(
 
             async def work(client: Client) -> Identity:
                 with BackupProgress() as progress:
-                    restores = Restores(client, mode, is_complete=is_complete)
+                    restores = Restores(client, backup.header.backup_id, mode, is_complete=is_complete)
                     await Restore(restores, backup, progress).run(mode)
                 return await identity_of(client.command)
 
@@ -87,7 +87,7 @@ def restore(
             f"{len(error.topics)} topics of the backup have messages in the store ({error}): keep both with "
             "--merge, or what the backup holds with --replace; nothing was written"
         ) from error
-    except (NotEmptyError, BackupFileError) as error:
+    except (NotEmptyError, DisturbedError, BackupFileError) as error:
         raise click.ClickException(f"{error}; repeat it, to go on") from error
     except OSError as error:
         raise click.ClickException(f"{source} cannot be read: {error}") from error

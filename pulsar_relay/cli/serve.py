@@ -32,8 +32,8 @@ STANDARD_DESCRIPTORS = (0, 1, 2)
 @click.command(no_args_is_help=False)
 @settings_options
 def serve(file: Path | None, assignments: Sequence[str], **flags: str | bool | None) -> None:
-    """Run a relay until SIGTERM or Ctrl-C, which stop it in order; a second Ctrl-C leaves at once.
-    SIGHUP has it read its settings again.
+    """Run a relay until SIGTERM or Ctrl-C, or until its terminal is closed, which stop it in order; a second
+    Ctrl-C leaves at once. SIGHUP has it read its settings again.
 
     With several workers they share the port, and this process starts again those that end. With no Valkey
     configured, the relay runs one of its own and keeps its data in `embedded.data_dir`.
@@ -83,7 +83,9 @@ async def _serve(settings: Settings, make_served: MakeServed, reloading: Reloadi
         return reloaded
 
     serving = Serving(settings, make_served, reload)
-    terminals = [descriptor for descriptor in STANDARD_DESCRIPTORS if os.isatty(descriptor)]
+    # Who had the signal ignored, as `nohup` does, said that the relay is to outlive its terminal.
+    is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    terminals = [] if is_ignored else [one for one in STANDARD_DESCRIPTORS if os.isatty(one)]
     interrupts = itertools.count(1)
 
     def interrupt() -> None:

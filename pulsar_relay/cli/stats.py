@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pulsar_relay.cli.connection import FailedError, topic_names, url_option
+from pulsar_relay.cli.connection import FailedError, interrupted, topic_names, url_option
 from pulsar_relay.client.address import Address, topic_path
 from pulsar_relay.client.errors import ClientError
 from pulsar_relay.client.http import HttpClient
@@ -109,18 +109,53 @@ async def _watch(address: Address, topics: Sequence[str], looks: int | None, int
     before: Look | None = None
     try:
         with Live(console=console, auto_refresh=False, transient=False) as live:
+            screen = _Screen(live) if console.is_terminal else _Lines(interval_seconds)
             while looks is None or looks > 0:
-                look = await _look(http, topics)
-                if console.is_terminal:
-                    live.update(_shown(look, look.rates(before)), refresh=True)
+                began = time.monotonic()
+                try:
+                    look = await _look(http, topics)
+                except ClientError as error:
+                    # What was there once is restarted maybe.
+                    if before is None or not error.is_retryable:
+                        raise
+                    screen.tell(error)
                 else:
-                    click.echo(_line(look, look.rates(before)))
-                before = look
+                    screen.show(look, look.rates(before))
+                    before = look
                 looks = None if looks is None else looks - 1
                 if looks != 0:
-                    await asyncio.sleep(max(0.0, look.at + interval_seconds - time.monotonic()))
+                    await asyncio.sleep(max(0.0, began + interval_seconds - time.monotonic()))
     finally:
         http.close()
+
+
+class _Screen:
+    """A table that is drawn anew, on a terminal."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        self._shown = Group()
+
+    def show(self, look: Look, rates: Mapping[str, float | None]) -> None:
+        self._shown = _shown(look, rates)
+        self._live.update(self._shown, refresh=True)
+
+    def tell(self, error: ClientError) -> None:
+        told = Text(f"{error.code}: {error.message} What was there before:", style="red")
+        self._live.update(Group(told, self._shown), refresh=True)
+
+
+class _Lines:
+    """A line for each look, on standard output; what breaks, on standard error."""
+
+    def __init__(self, interval_seconds: float) -> None:
+        self._interval_seconds = interval_seconds
+
+    def show(self, look: Look, rates: Mapping[str, float | None]) -> None:
+        click.echo(_line(look, rates))
+
+    def tell(self, error: ClientError) -> None:
+        interrupted(error, self._interval_seconds)
 
 
 async def _look(http: HttpClient, names: Sequence[str]) -> Look:

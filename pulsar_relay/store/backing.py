@@ -15,7 +15,7 @@ from actors.ports import StoreError
 from pulsar_relay.config import ConfigError
 from pulsar_relay.settings import Settings
 from pulsar_relay.store.client import Client
-from pulsar_relay.store.information import information_of
+from pulsar_relay.store.information import HIDDEN, configuration_of, information_of
 from pulsar_relay.store.shard import Shard
 
 NO_EVICTION = "noeviction"
@@ -97,15 +97,13 @@ class Backing:
         if self._hides_configuration:
             return {}
         try:
-            words = await shard.command("CONFIG", "GET", *CONFIGURED)
+            return await configuration_of(shard, *CONFIGURED)
         except StoreError as error:
             # An unknown command is logged as an error: once is enough.
             self._hides_configuration = error.code == "store_error"
-            if error.code not in ("store_error", "store_denied"):
+            if error.code not in HIDDEN:
                 raise
             return {}
-        texts = [word.decode("utf-8", "replace") for word in words]
-        return dict(zip(texts[::2], texts[1::2], strict=True))
 
     def evicts(self, server: ServerSettings) -> Iterator[str]:
         """Why this server may forget messages, and what to do."""
@@ -147,7 +145,10 @@ class Backing:
     def _not_on_replicas(self, server: ServerSettings, says: str) -> Iterator[str]:
         wanted = self._replicas
         if server.replicas < wanted:
-            yield f"{says} connected replicas are {server.replicas}, of {wanted} wanted (storage.replicas)"
+            yield (
+                f"{says} connected replicas are {server.replicas}, of {wanted} wanted (storage.replicas): "
+                "start them, and let each say REPLICAOF with this server's address"
+            )
         if server.min_replicas is not None and server.min_replicas < wanted:
             yield (
                 f"{says} min-replicas-to-write is {server.min_replicas}: set `min-replicas-to-write "

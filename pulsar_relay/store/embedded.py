@@ -22,7 +22,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Self
 
+from pulsar_relay.settings import Settings
 from pulsar_relay.store.data_directory import (
     DataDirectory,
     DataDirectoryInUseError,
@@ -47,6 +49,8 @@ SETTINGS = (
     *("--client-output-buffer-limit", "normal", "512mb", "256mb", "60", "pubsub", "32mb", "8mb", "60"),
 )
 
+APPENDFSYNC = {"memory": "everysec", "disk": "always"}
+"""What backs each durability level that a single server can have."""
 QUICK_DEATH_SECONDS = 10.0
 """A server that dies younger than this makes its next start wait; an older one is restarted at once."""
 RETRY_STEP_SECONDS = 0.05
@@ -116,6 +120,19 @@ class EmbeddedValkey:
         self._supervisor: asyncio.Task[None] | None = None
         self._restarts = 0
         self._last_exit: str | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self | None:
+        """The server to run ourselves, None if one is configured."""
+        if not settings.uses_embedded_server:
+            return None
+        embedded = settings.embedded
+        return cls(
+            embedded.data_dir,
+            appendfsync=APPENDFSYNC[settings.storage.durability],
+            maxmemory_bytes=embedded.maxmemory_bytes,
+            start_timeout_seconds=embedded.start_timeout_seconds,
+        )
 
     @property
     def socket_path(self) -> str:

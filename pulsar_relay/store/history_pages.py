@@ -25,8 +25,9 @@ class HistoryPages:
     async def page(
         self, topic: str, cursor: MessageId | None, max_messages: int, max_bytes: int, *, descends: bool
     ) -> HistoryPage:
-        """Messages beyond the cursor. Where some have expired, others are read in their place: who asks for
-        the newest message is given the newest that lives, unless very many have expired since.
+        """Messages beyond the cursor: as many as were asked for, or as fit, or all there are. Where some have
+        expired, others are read in their place: who asks for the newest message is given the newest that
+        lives, unless very many have expired since.
         """
         found: list[Message] = []
         count, place = max_messages, cursor
@@ -38,15 +39,16 @@ class HistoryPages:
             messages = _messages(topic, page, descends=descends)
             now_ms = time.time_ns() // 1_000_000
             alive = [message for message in messages if not message.is_expired(now_ms)]
-            found += alive
-            max_bytes -= sum(message.size_bytes for message in alive)
-            if len(found) > max_messages:
-                del found[max_messages:]
-                return HistoryPage(found, True, found[-1].id)
-            is_whole = len(alive) == len(messages) or len(found) == max_messages or max_bytes <= 0
-            if is_whole or not page.has_more:
+            for message in alive:
+                max_bytes -= len(message.payload) + len(message.metadata or b"")
+                if len(found) == max_messages or (found and max_bytes < 0):
+                    return HistoryPage(found, True, found[-1].id)
+                found.append(message)
+            if not page.has_more or len(found) == max_messages or max_bytes <= 0:
                 return HistoryPage(found, page.has_more, place)
-            count = max(count, min(READ_MESSAGES, count * GROWTH))
+            # A page ends where the stream was known to end: what was appended since is read too.
+            if len(alive) < len(messages):
+                count = max(count, min(READ_MESSAGES, count * GROWTH))
         return HistoryPage(found, True, place)
 
     async def _read(

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from actors.ports import StoreError
+from pulsar_relay.errors import ERRORS
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,13 @@ class Leg:
 
     def as_json(self) -> dict[str, object]:
         age = None if self.age_seconds is None else round(self.age_seconds, 3)
-        return {"ok": self.failure is None, "code": self.failure, "last_success_seconds_ago": age}
+        message = None if self.failure is None else ERRORS[self.failure].message
+        return {
+            "ok": self.failure is None,
+            "code": self.failure,
+            "message": message,
+            "last_success_seconds_ago": age,
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,11 @@
 -- ARGV  1 'new': there must be no messages; 'replace': what there is goes; 'merge': the filled stream has it
 --       2 epoch the topic had when it was merged   3 up to which id it was
 --       4 '1' if messages may be lost behind the backup's last one, which is the newest: the next one begins
---       a new history then   5... the meta hash: field, value, ...
+--       a new history then   5 which restore this is, for when it is broken off and goes on
+--       6 how many entries the filled stream has, or '' after reply 2   7... the meta hash: field, value, ...
 -- Reply 1 done; 0 nothing was done: there are messages, or the topic is not the one that was merged; 2 some
---       of the topic's messages were added to the filled stream, and there are more: call again
+--       of the topic's messages were added to the filled stream, and there are more: call again; 3 nothing was
+--       done: somebody else has filled that stream too, or emptied it
 --
 -- Ids that were given before are not given again, whatever takes the place of their messages.
 
@@ -31,6 +33,9 @@ local function newest(key)
     return entry and entry[1] or '0-0'
 end
 
+if ARGV[6] ~= '' and redis.call('XLEN', filled) ~= tonumber(ARGV[6]) then
+    return 3
+end
 local known = redis.call('HMGET', meta, 'epoch', 'last')
 if ARGV[1] == 'new' and redis.call('XLEN', stream) > 0 then
     return 0
@@ -61,9 +66,10 @@ else
     redis.call('DEL', stream)
 end
 redis.call('DEL', meta)
-if #ARGV > 5 then
-    redis.call('HSET', meta, unpack(ARGV, 5))
+for i = 7, #ARGV, 2 do
+    redis.call('HSET', meta, ARGV[i], ARGV[i + 1])
 end
+redis.call('HSET', meta, 'restored', ARGV[5])
 local last = later(redis.call('HGET', meta, 'last') or '0-0', newest(stream))
 if ARGV[1] == 'merge' then
     last = later(last, given)

@@ -7,9 +7,10 @@ then nobody sees anything of it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
-from itertools import islice
+from typing import Any
 
 from actors.stream import MessageId
 from pulsar_relay.store import schema
@@ -18,11 +19,13 @@ from pulsar_relay.store.consumers import KEPT_SECONDS
 from pulsar_relay.store.copies import Copies, OvertakenError, TopicState
 from pulsar_relay.store.entries import Entry, message_id
 from pulsar_relay.store.link import Word
+from pulsar_relay.store.staging import Staging
 
-STAGING_SECONDS = 24 * 3600
-"""How long what a restore left unfinished is kept."""
-ENTRIES_AT_ONCE = 500
+RESUMED_SECONDS = 24 * 3600
+"""How long a restore that was broken off can be gone on with; a later one begins anew."""
 MERGE_ATTEMPTS = 20
+TOPICS_AT_ONCE = 1000
+_MORE, _DISTURBED = 2, 3
 _TERMS = ("description", "max_messages", "retention_ms")
 _EXPIRED = ("expired_from", "expired_to")
 
@@ -42,13 +45,21 @@ class NotEmptyError(Exception):
         super().__init__(f"topic {topic} is being published to")
 
 
+class DisturbedError(Exception):
+    """What was filled is not what it must be: another restore fills it too."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(f"topic {topic} is being restored by somebody else too")
+
+
 class Restores:
-    """`is_complete`: nothing was published after the backup was made, so no history ends with it. Raises
-    StoreError.
+    """Those of the backup `backup_id`. `is_complete`: nothing was published after the backup was made, so no
+    history ends with it. Raises StoreError.
     """
 
-    def __init__(self, client: Client, mode: Mode, *, is_complete: bool) -> None:
+    def __init__(self, client: Client, backup_id: str, mode: Mode, *, is_complete: bool) -> None:
         self._client = client
+        self._backup_id = backup_id
         self._mode = mode
         self._is_complete = is_complete
         self._copies = Copies(client)
@@ -59,38 +70,52 @@ class Restores:
         lengths = await self._copies.lengths(topics)
         return [topic for topic, length in zip(topics, lengths, strict=True) if length]
 
-    async def done(self, backup_id: str) -> set[str]:
-        """Topics that an earlier attempt to restore this backup has put in their place."""
-        names = await self._client.command("SMEMBERS", schema.restored(backup_id))
-        return {name.decode("ascii") for name in names}
+    async def done(self, topics: Sequence[str]) -> set[str]:
+        """Those that an earlier attempt, not long ago, has put in their place."""
+        notes = await self._each(topics, "HGET", schema.RESTORED_FIELD)
+        return {topic for topic, note in zip(topics, notes, strict=True) if self._is_of_this(note)}
 
-    async def note_done(self, backup_id: str, topic: str) -> None:
-        await self._client.command("SADD", schema.restored(backup_id), topic)
-        await self._client.command("EXPIRE", schema.restored(backup_id), STAGING_SECONDS)
+    async def forget_done(self, topics: Sequence[str]) -> None:
+        """The restore is over: the next one begins anew."""
+        await self._each(topics, "HDEL", schema.RESTORED_FIELD)
 
-    async def forget_done(self, backup_id: str) -> None:
-        await self._client.command("DEL", schema.restored(backup_id))
+    async def _each(self, topics: Sequence[str], command: str, field: str) -> list[Any]:
+        replies: list[Any] = []
+        for start in range(0, len(topics), TOPICS_AT_ONCE):
+            part = topics[start : start + TOPICS_AT_ONCE]
+            calls = [self._client.command(command, schema.meta(topic), field) for topic in part]
+            replies += await asyncio.gather(*calls)
+        return replies
+
+    def _is_of_this(self, note: bytes | None) -> bool:
+        backup_id, _, seconds = (note or b"").decode("utf-8", "replace").partition(" ")
+        return (
+            backup_id == self._backup_id
+            and seconds.isdigit()
+            and time.time() - int(seconds) < RESUMED_SECONDS
+        )
 
     async def topic(self, backup: TopicState, topic: str, entries: Iterable[Entry]) -> None:
         """Put the topic in its place. `entries` are iterated again if it changes meanwhile.
 
-        Raises NotEmptyError.
+        Raises NotEmptyError, DisturbedError.
         """
         # Into the index first, as for a topic that is made: a name without a topic is found and taken out.
         await self._client.command("ZADD", schema.TOPICS, 0, topic)
         for _ in range(MERGE_ATTEMPTS):
             found = await self._copies.state(topic) if self._mode is Mode.MERGE else None
-            await self._client.command("UNLINK", schema.staging(topic))
+            staging = Staging(self._client, topic)
+            await staging.clear()
             if found is None:
-                await self._fill(topic, entries)
+                await staging.add_all(entries)
                 mode = Mode.NEW if self._mode is Mode.MERGE else self._mode
-                is_done = await self._swap(topic, mode, backup, backup.meta, is_backup_newer=True)
+                is_done = await self._swap(topic, mode, backup, backup.meta, staging, is_backup_newer=True)
             else:
-                is_done = await self._merge(topic, backup, found, entries)
+                is_done = await self._merge(topic, backup, found, entries, staging)
             if is_done:
                 return
             if self._mode is Mode.NEW:
-                await self._client.command("UNLINK", schema.staging(topic))
+                await staging.clear()
                 raise NotEmptyError(topic)
         raise NotEmptyError(topic)
 
@@ -106,7 +131,7 @@ class Restores:
         await self._client.command("ZADD", schema.CONSUMERS, 0, client_id)
 
     async def _merge(
-        self, topic: str, backup: TopicState, found: TopicState, entries: Iterable[Entry]
+        self, topic: str, backup: TopicState, found: TopicState, entries: Iterable[Entry], staging: Staging
     ) -> bool:
         """False if the topic has changed so that it has to be done anew."""
         rest = iter(entries)
@@ -115,34 +140,24 @@ class Restores:
         oldest_there: MessageId | None = None
         try:
             async for page in self._copies.pages(topic, found):
-                both: list[Entry] = []
                 for entry in page:
                     this = message_id(entry[0])
                     oldest_there = this if oldest_there is None else oldest_there
                     while pending is not None and message_id(pending[0]) < this:
-                        both.append(pending)
+                        await staging.add(pending)
                         pending = next(rest, None)
                     if pending is not None and message_id(pending[0]) == this:
                         pending = next(rest, None)
-                    both.append(entry)
-                    if len(both) >= ENTRIES_AT_ONCE:
-                        await self._fill(topic, both)
-                        both = []
-                await self._fill(topic, both)
+                    await staging.add(entry)
         except OvertakenError:
             return False
         if pending is not None:
-            await self._fill(topic, _chain(pending, rest))
+            await staging.add(pending)
+        await staging.add_all(rest)
         begins_earlier = oldest is not None and (oldest_there is None or oldest < oldest_there)
         meta = merged_meta(backup, found, backup_begins=begins_earlier)
-        return await self._swap(topic, Mode.MERGE, found, meta, is_backup_newer=backup.last > found.last)
-
-    async def _fill(self, topic: str, entries: Iterable[Entry]) -> None:
-        key = schema.staging(topic)
-        rest = iter(entries)
-        while part := list(islice(rest, ENTRIES_AT_ONCE)):
-            calls = [self._client.line.call("XADD", key, name, *fields) for name, fields in part]
-            await asyncio.gather(*calls, self._client.line.call("EXPIRE", key, STAGING_SECONDS))
+        is_newer = backup.last > found.last
+        return await self._swap(topic, Mode.MERGE, found, meta, staging, is_backup_newer=is_newer)
 
     async def _swap(
         self,
@@ -150,16 +165,21 @@ class Restores:
         mode: Mode,
         merged: TopicState,
         meta: Mapping[str, bytes],
+        staging: Staging,
         *,
         is_backup_newer: bool,
     ) -> bool:
         is_broken = is_backup_newer and not self._is_complete
-        args: list[Word] = [mode.value, merged.epoch, str(merged.newest), int(is_broken)]
-        for name, value in meta.items():
-            args += (name, value)
-        keys = [*schema.stream_keys(topic), schema.staging(topic)]
-        while (reply := await self._script.run(self._client, keys, args)) == 2:
-            pass
+        note = f"{self._backup_id} {int(time.time())}"
+        args: list[Word] = [mode.value, merged.epoch, str(merged.newest), int(is_broken), note]
+        fields: list[Word] = [word for pair in meta.items() for word in pair]
+        keys = [*schema.stream_keys(topic), staging.key]
+        count: int | str = staging.count
+        while (reply := await self._script.run(self._client, keys, [*args, count, *fields])) == _MORE:
+            # The script has added to it.
+            count = ""
+        if reply == _DISTURBED:
+            raise DisturbedError(topic)
         return bool(reply)
 
 
@@ -176,8 +196,3 @@ def merged_meta(backup: TopicState, found: TopicState, *, backup_begins: bool) -
     if all(size is not None and size.isdigit() for size in sizes):
         meta["largest"] = max((size for size in sizes if size is not None), key=int)
     return meta
-
-
-def _chain(first: Entry, rest: Iterator[Entry]) -> Iterator[Entry]:
-    yield first
-    yield from rest

@@ -35,6 +35,8 @@ SCANS_A_WALK = 20
 TRIMS_A_TOPIC = 20
 """Each removes some thousand entries at most; what is left then goes with the next walk."""
 MIN_LEASE_MS = 10_000
+RELEASE_SECONDS = 0.5
+"""A lease that cannot be given back within this time expires instead."""
 REST = 10
 """Rests last this many times as long as the work before them."""
 
@@ -82,12 +84,16 @@ class Retention:
         self._task = asyncio.get_running_loop().create_task(self._run(), name="retention")
 
     async def stop(self) -> None:
-        """May be called without `start`, and again. Another worker goes on when the lease has expired."""
+        """May be called without `start`, and again. Gives the lease back: another worker goes on."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        if self.is_leading:
+            with contextlib.suppress(StoreError, TimeoutError):
+                async with asyncio.timeout(RELEASE_SECONDS):
+                    await self._release_lease()
 
     async def _run(self) -> None:
         while True:
@@ -156,6 +162,11 @@ class Retention:
             return False
         await self._client.command(*words, "PX", lease_ms)
         return True
+
+    async def _release_lease(self) -> None:
+        self.is_leading = False
+        if await self._client.command("GET", schema.RETENTION_LEASE) == self._name.encode():
+            await self._client.command("DEL", schema.RETENTION_LEASE)
 
     async def _names(self, after: bytes) -> list[bytes]:
         first = b"(" + after if after else "-"

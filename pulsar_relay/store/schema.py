@@ -10,6 +10,7 @@
 |                                     |         | description, max_messages, retention_ms: what was said     |
 |                                     |         | expired_from, expired_to: what expired before the oldest   |
 |                                     |         | broken: the next message begins a new history, above it    |
+|                                     |         | restored: by which backup, while that restore goes on      |
 | `{<stream key>}:idem:<scope>:<key>` | string  | `<digest> <first id> <count>` of an idempotent publish     |
 | `{<stream key>}:batch:<life>`       | string  | a worker's last batch and its reply, should that get lost  |
 | `{<stream key>}:restore`            | stream  | what will take the place of the stream; expires            |
@@ -28,7 +29,6 @@
 | `relay:topics`                      | zset    | names of all topics, with score 0: in alphabetical order   |
 | `relay:retention`                   | string  | which worker trims the topics nobody has open              |
 | `relay:probe:<worker>`              | string  | what the readiness probe wrote last                        |
-| `relay:restore:<backup id>`         | set     | topics that a restore under way is done with; expires      |
 
 A worker's canaries have topics of their own, `~canary-<worker>` and `~canary-<worker>-<n>`, whose keys expire
 soon after the worker.
@@ -56,6 +56,7 @@ RETENTION_LEASE = "relay:retention"
 CONSUMERS = "relay:consumers"
 CLAIMS = "relay:clients"
 CLAIM_FIELD = ":claim"
+RESTORED_FIELD = "restored"
 
 _NAME = rb"[A-Za-z0-9_-]{1,255}(?:/[A-Za-z0-9_-]{1,255})?"
 _TOPIC = re.compile(_NAME)
@@ -139,7 +140,3 @@ def claim_of(text: bytes) -> tuple[int, str | None]:
 def probe(worker: str, tag: str | None = None) -> str:
     """`tag` takes it to a shard."""
     return f"relay:probe:{worker}" if tag is None else f"relay:probe:{worker}:{{{tag}}}"
-
-
-def restored(backup_id: str) -> str:
-    return f"relay:restore:{backup_id}"

@@ -30,7 +30,7 @@ class ApiHandler(RequestHandler):
         self.set_header("Cache-Control", "no-store")
         self.set_header("X-Content-Type-Options", "nosniff")
 
-    def compute_etag(self) -> None:
+    def compute_etag(self) -> str | None:
         # Answers are made for one client at one moment; hashing them would be work for nobody.
         return None
 

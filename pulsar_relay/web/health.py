@@ -8,6 +8,7 @@ from typing import Any
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from pulsar_relay import __version__
+from pulsar_relay.errors import ERRORS
 from pulsar_relay.supervision.crew import Crew
 from pulsar_relay.web.handler import ApiHandler
 
@@ -32,7 +33,12 @@ class ReadyHandler(ApiHandler):
     async def get(self) -> None:
         readiness = await self.crew.readiness()
         checks: dict[str, Any] = {leg.name: leg.as_json() for leg in readiness.legs()}
-        checks["accepting"] = {"ok": readiness.accepts}
+        leaving = None if readiness.accepts else "shutting_down"
+        checks["accepting"] = {
+            "ok": readiness.accepts,
+            "code": leaving,
+            "message": leaving and ERRORS[leaving].message,
+        }
         is_ready = readiness.is_ready
         if not is_ready:
             self.set_header("Retry-After", "1")

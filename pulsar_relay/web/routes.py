@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from pulsar_relay.supervision.crew import Crew
 from pulsar_relay.web.connections import OpenConnections
 from pulsar_relay.web.consumers import AcknowledgeHandler, ConsumerHandler, ConsumerListHandler
 from pulsar_relay.web.cursor_cookie import CursorCookie
-from pulsar_relay.web.docs import DocsHandler, OpenApiHandler
+from pulsar_relay.web.documents import Document, DocumentHandler
 from pulsar_relay.web.farewell import Farewells
 from pulsar_relay.web.handler import NotFoundHandler
 from pulsar_relay.web.health import HealthHandler, MetricsHandler, ReadyHandler
@@ -45,9 +45,10 @@ class FrontParts:
     frames: FrameReader
     websocket_frames: Encode
     sse_events: Encode
-    openapi: bytes
-    docs_page: bytes
-    docs_policy: str
+    openapi: Document
+    docs: Document
+    page: Document
+    page_files: Mapping[str, Document]
 
 
 def api_application(parts: FrontParts) -> Application:
@@ -103,8 +104,10 @@ def api_application(parts: FrontParts) -> Application:
                 {"crew": parts.crew, "durability": parts.settings.storage.durability},
             ),
             _metrics_route(parts),
-            (r"/openapi\.json", OpenApiHandler, {"document": parts.openapi}),
-            (r"/docs", DocsHandler, {"page": parts.docs_page, "policy": parts.docs_policy}),
+            (r"/openapi\.json", DocumentHandler, {"documents": {"": parts.openapi}}),
+            (r"/docs", DocumentHandler, {"documents": {"": parts.docs}}),
+            (r"/", DocumentHandler, {"documents": {"": parts.page}}),
+            (r"/page/([^/]+)", DocumentHandler, {"documents": parts.page_files}),
         ],
         max_frame_bytes=parts.settings.subscriber.max_frame_bytes,
     )
