@@ -155,6 +155,33 @@ def test_in_a_black_hole_nothing_is_heard_and_nothing_is_lost(proxy: FaultProxy,
             assert receive(new, 3) == b"two"
 
 
+def test_a_black_hole_can_be_for_one_connection(proxy: FaultProxy, echo: Echo) -> None:
+    with dial(proxy) as first:
+        assert asked(first, b"first") == b"first"
+        (port,) = proxy.ports
+        with dial(proxy) as second:
+            assert asked(second, b"second") == b"second"
+            proxy.black_hole_at(port)
+            first.sendall(b"one")
+            assert is_mute(first)
+            assert asked(second, b"two") == b"two"
+            with dial(proxy) as third:
+                assert asked(third, b"three") == b"three"
+            proxy.black_hole_at(port, False)
+            assert receive(first, 3) == b"one"
+    until(lambda: not proxy.ports, "the connections are forgotten")
+
+
+def test_a_black_hole_can_be_one_way(proxy: FaultProxy, echo: Echo) -> None:
+    with dial(proxy) as connection:
+        proxy.black_hole(ways=[proxy.replies])
+        connection.sendall(b"one")
+        until(lambda: echo.received == b"one", "the request arrives")
+        assert is_mute(connection)
+        proxy.black_hole(False)
+        assert receive(connection, 3) == b"one"
+
+
 def test_a_half_open_connection_is_reset_when_it_ends(proxy: FaultProxy, echo: Echo) -> None:
     with dial(proxy) as half, dial(proxy) as quiet:
         assert asked(half, b"1") == asked(quiet, b"1")

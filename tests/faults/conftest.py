@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
@@ -13,7 +13,7 @@ from tests.faults.proxy import FaultProxy, make_proxy
 from tests.relays import RelayProcess
 from tests.valkeys import RealValkey
 
-__all__ = ["make_load", "make_proxy", "make_relay_on", "seed"]
+__all__ = ["make_load", "make_nodes_on", "make_proxy", "make_relay_on", "seed"]
 
 
 @pytest.fixture
@@ -30,6 +30,18 @@ def make_load(seed: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
 
     def make(relays: list[str], store: RealValkey, **settings: object) -> Load:
         return Load(tmp_path_factory.mktemp("load"), relays, store, seed, **settings)  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def make_nodes_on(make_relay_on: Callable[..., RelayProcess]) -> Callable[..., list[RelayProcess]]:
+    """Starts nodes of two workers each: one for each store, which may be the same one again and again; with
+    further arguments for `serve`.
+    """
+
+    def make(stores: Sequence[RealValkey | FaultProxy], *arguments: str) -> list[RelayProcess]:
+        return [make_relay_on(store, "--workers", "2", *arguments) for store in stores]
 
     return make
 

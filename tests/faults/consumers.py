@@ -58,6 +58,7 @@ class Consumer(ABC):
         self._relay = first % len(plan.relays)
         self._cursors = dict.fromkeys(plan.topics, "0-0")
         self._has_moved = asyncio.Event()
+        self._port = 0
         self.is_ready = asyncio.Event()
         """Set when it has begun; what is published from now on must come."""
 
@@ -85,7 +86,7 @@ class Consumer(ABC):
 
     def _attached(self, cursors: Mapping[str, str] | None) -> None:
         relay = self._plan.relays[self._relay]
-        self._log.write(Attached(time.monotonic(), self._name, cursors, relay))
+        self._log.write(Attached(time.monotonic(), self._name, cursors, relay, self._port))
 
     def _took(self, frame: Mapping[str, Any]) -> None:
         """Write down a message or a notice; a message moves its topic's cursor."""
@@ -111,6 +112,7 @@ class StayingSocket(Consumer):
         async with connect(
             address, max_size=None, open_timeout=5, ping_interval=None, close_timeout=0
         ) as socket:
+            self._port = socket.local_address[1]
             subscribe = {"type": "subscribe", "topics": self._plan.topics, **self._place()}
             try:
                 async with asyncio.timeout(self.stay_seconds):
@@ -204,6 +206,7 @@ class EventStream(Consumer):
             if status != 200:
                 return str(status), ""
             self._cursors = dict(self._at_last_id)
+            self._port = connection.port
             self._attached(self._cursors)
             rest = b""
             async for part in parts:
@@ -245,9 +248,11 @@ class Poll(Consumer):
         # What is published before its first poll arrives is behind the cursor it will present.
         self.is_ready.set()
         body = {"topics": self._plan.topics, "since": self._since, "timeout": POLL_SECONDS}
-        answer = await self._connections[url].request("POST", "/messages/poll", body, seconds=SILENCE_SECONDS)
+        connection = self._connections[url]
+        answer = await connection.request("POST", "/messages/poll", body, seconds=SILENCE_SECONDS)
         if answer.status != 200:
             return str(answer.status), answer.body.decode("utf-8", "replace")
+        self._port = connection.port
         self._attached(self._since)
         self._all(answer.json())
         return "", ""
@@ -269,7 +274,8 @@ class CookiePoll(Poll):
         is_first = not self.is_ready.is_set()
         body = {"topics": self._plan.topics, "timeout": 1 if is_first else POLL_SECONDS}
         cookie = "; ".join(f"{name}={value}" for name, value in self._cookies.items())
-        answer = await self._connections[url].request(
+        connection = self._connections[url]
+        answer = await connection.request(
             "POST",
             "/messages/poll",
             body,
@@ -282,10 +288,21 @@ class CookiePoll(Poll):
             name, _, value = answer.headers["set-cookie"].partition(";")[0].partition("=")
             self._cookies[name] = value
         value = answer.json()
+        self._port = connection.port
         self._attached(value["cursors"] if is_first else None)
         self._all(value)
         self.is_ready.set()
         return "", ""
+
+
+class WanderingPoll(CookiePoll):
+    """A `CookiePoll` that makes a connection of its own for each poll, to the next relay."""
+
+    async def _session(self, url: str) -> tuple[str, str]:
+        # The last one stays until now: long enough to be seen by who looks for it.
+        self._connections[url].close()
+        cause, reason = await super()._session(url)
+        return cause or "moves on", reason
 
 
 KINDS: Mapping[str, type[Consumer]] = {
@@ -295,6 +312,7 @@ KINDS: Mapping[str, type[Consumer]] = {
     "events": EventStream,
     "poll": Poll,
     "cookie": CookiePoll,
+    "wandering": WanderingPoll,
 }
 
 

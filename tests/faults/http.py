@@ -86,6 +86,11 @@ class HttpConnection:
             raise LostError(repr(error)) from error
         return status, self._parts(reader, answer_headers, seconds)
 
+    @property
+    def port(self) -> int:
+        """Its port on this side; 0 while there is no connection."""
+        return 0 if self._writer is None else int(self._writer.get_extra_info("sockname")[1])
+
     def close(self) -> None:
         if self._writer is not None:
             self._writer.transport.abort()

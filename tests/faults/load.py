@@ -32,7 +32,7 @@ from pulsar_relay.store import schema
 from tests.faults.consumers import ConsumersPlan
 from tests.faults.history import History, Verdict, judge
 from tests.faults.producers import LAST_SECONDS, ProducersPlan
-from tests.faults.records import Answered, Content, Detached, Log, LogReader, Record, Stored
+from tests.faults.records import Answered, Attached, Content, Detached, Log, LogReader, Record, Stored
 from tests.relays import REPOSITORY, environment
 from tests.valkeys import TIMEOUT_SCALE, RealValkey
 
@@ -183,6 +183,18 @@ class Load:
             for record in records
             if isinstance(record, Detached) and record.consumer.rstrip("0123456789") in kinds
         ]
+
+    def attached(self, *kinds: str) -> Mapping[str, list[Attached]]:
+        """How consumers of these kinds attached so far, by their names."""
+        names = [f"{kind}{number}" for number, kind in enumerate(self._consuming.kinds) if kind in kinds]
+        return {
+            name: [
+                record
+                for record in LogReader(self.directory / f"consumer-{name}.jsonl").new()
+                if isinstance(record, Attached)
+            ]
+            for name in names
+        }
 
     def last(self, seconds: float) -> None:
         """Let a fault last; the load goes on meanwhile."""

@@ -16,7 +16,7 @@ import random
 import socket
 import struct
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence, Set
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -96,6 +96,9 @@ class _Flight:
         # What came, and when it is due; b"" is the end, None a reset.
         self._chunks: asyncio.Queue[tuple[float, bytes | None]] = asyncio.Queue(FLIGHT_BYTES // CHUNK_BYTES)
         self.has_swallowed = False
+        self.is_open = asyncio.Event()
+        """Cleared while nothing of this connection arrives."""
+        self.is_open.set()
 
     async def carry(self) -> None:
         """Return when one side has ended and the other was told; raises OSError."""
@@ -121,6 +124,7 @@ class _Flight:
         while True:
             due, data = await self._chunks.get()
             await asyncio.sleep(max(0.0, due - loop.time()))
+            await self.is_open.wait()
             if data:
                 await self._pass(data)
                 continue
@@ -169,6 +173,7 @@ class FaultProxy:
         self.requests = Way(chance)
         self.replies = Way(chance)
         self._connections: dict[asyncio.Task[None], tuple[_Flight, _Flight]] = {}
+        self._ports: dict[int, tuple[_Flight, _Flight]] = {}
         self._listener: socket.socket | None = None
         # Keeps the port ours while nobody listens on it.
         self._claim = _bound_socket(self.host, 0)
@@ -185,6 +190,11 @@ class FaultProxy:
     @property
     def open_connections(self) -> int:
         return len(self._connections)
+
+    @property
+    def ports(self) -> Set[int]:
+        """The ports that the target sees its connections come from."""
+        return self._ports.keys()
 
     def delay(self, seconds: float, jitter_seconds: float = 0.0) -> None:
         """Make both ways so much longer."""
@@ -203,14 +213,27 @@ class FaultProxy:
 
         self._run(change())
 
-    def black_hole(self, is_black_hole: bool = True) -> None:
+    def black_hole(self, is_black_hole: bool = True, ways: Sequence[Way] = ()) -> None:
         """Let nothing through, and close nothing: connections stay open, new ones are accepted. When that
-        ends, all that was sent arrives, late and in order, as after a partition that TCP has outlived.
+        ends, all that was sent arrives, late and in order, as after a partition that TCP has outlived. With
+        `ways`, only these are closed or opened.
         """
 
         async def change() -> None:
-            for way in (self.requests, self.replies):
+            for way in ways or (self.requests, self.replies):
                 way.hold(is_black_hole)
+
+        self._run(change())
+
+    def black_hole_at(self, port: int, is_black_hole: bool = True) -> None:
+        """The same for one connection: the one that the target sees come from this port."""
+
+        async def change() -> None:
+            for flight in self._ports.get(port, ()):
+                if is_black_hole:
+                    flight.is_open.clear()
+                else:
+                    flight.is_open.set()
 
         self._run(change())
 
@@ -233,6 +256,8 @@ class FaultProxy:
             way.bytes_a_second = way.bytes_to_cut = None
             way.chunks_to_lose = 0
             self.swallow(way, False)
+        for port in list(self._ports):
+            self.black_hole_at(port, False)
         self.black_hole(False)
         self.accept()
 
@@ -291,6 +316,7 @@ class FaultProxy:
 
         def on_end(task: asyncio.Task[None]) -> None:
             del self._connections[task]
+            self._ports = {port: known for port, known in self._ports.items() if known is not flights}
             if task.cancelled():
                 _reset_on_close(client, server)
             client.close()
@@ -306,6 +332,8 @@ class FaultProxy:
             # In a black hole nobody is reached either.
             await self.requests.take_time(0)
             await self._loop.sock_connect(server, self.target)
+            if server.family == socket.AF_INET:
+                self._ports[server.getsockname()[1]] = flights
             async with asyncio.TaskGroup() as ways:
                 for flight in flights:
                     ways.create_task(flight.carry())

@@ -84,6 +84,8 @@ class Attached(msgspec.Struct, frozen=True, tag=True):
     consumer: str
     cursors: Mapping[str, str] | None
     relay: str = ""
+    port: int = 0
+    """The connection's port on the consumer's side."""
 
 
 class Received(msgspec.Struct, frozen=True, tag=True):

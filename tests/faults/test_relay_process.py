@@ -71,13 +71,15 @@ def test_the_only_relay_stands_still_for_four_seconds(
     assert verdict.until_ok(healed) < 1 * TIMEOUT_SCALE
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
 def test_two_relays_are_restarted_in_turn_twice(
+    workers: str,
     make_valkey: Callable[..., RealValkey],
     make_relay_on: Callable[..., RelayProcess],
     make_load: Callable[..., Load],
 ) -> None:
     valkey = make_valkey().start()
-    relays = [make_relay_on(valkey) for _ in range(2)]
+    relays = [make_relay_on(valkey, "--workers", workers) for _ in range(2)]
     urls = [relay.url for relay in relays]
     with make_load(urls, valkey) as load:
         for relay in (*relays, *relays):
