@@ -217,7 +217,12 @@ async def test_a_real_server_that_dies_comes_back_or_fills_up_is_seen(make_valke
 async def test_a_paused_server_is_seen_within_the_deadline(make_valkey: MakeValkey, pauses: int) -> None:
     server = make_valkey().start()
     async with open_store(server.socket_path, starts_feed=True) as opened:
-        probe = Probe({"valkey_write": partial(opened.store.probe, opened.client)}, opened.feed, 0.01, deadline_seconds=0.1)
+        probe = Probe(
+            {"valkey_write": partial(opened.store.probe, opened.client)},
+            opened.feed,
+            0.01,
+            deadline_seconds=0.1,
+        )
         probe.start()
         try:
             for _ in range(pauses):
