@@ -147,10 +147,18 @@ class WorkerMetrics:
             CounterMetricFamily("relay_valkey_errors", "Operations on Valkey that failed.", labels=["code"]),
             self.valkey_errors,
         )
+        report = self._report()
         yield _labelled(
             GaugeMetricFamily("relay_ready", "What readiness stands on: 1 sound, 0 not.", labels=["leg"]),
-            {leg.name: leg.failure is None for leg in self._report().legs},
+            {leg.name: leg.failure is None for leg in report.legs},
         )
+        if report.shards:
+            yield _labelled(
+                GaugeMetricFamily(
+                    "relay_shard_ready", "The shards of a cluster: 1 sound, 0 not.", labels=["shard"]
+                ),
+                {name: code is None for name, code in report.shards.items()},
+            )
         if self._canary is not None:
             yield GaugeMetricFamily(
                 "relay_canary_seconds",

@@ -49,6 +49,7 @@ WELL: dict[str, str] = {
     f"up{RELAY}": steady(1),
     f"up{VALKEY}": steady(1),
     'relay_ready{instance="r",job="relay",leg="valkey_write"}': steady(1),
+    'relay_shard_ready{instance="r",job="relay",shard="a:1"}': steady(1),
     'relay_valkey_errors_total{instance="r",job="relay",code="store_full"}': steady(3),
     f"relay_publishes_refused_total{RELAY}": steady(7),
     **histogram("relay_publish_latency_seconds", 0),
@@ -90,6 +91,7 @@ ABSENT = ""
 ILL: dict[str, list[dict[str, str]]] = {
     "RelayDown": [{f"up{RELAY}": steady(0)}],
     "RelayNotReady": [{'relay_ready{instance="r",job="relay",leg="valkey_write"}': steady(0)}],
+    "RelayShardNotReady": [{'relay_shard_ready{instance="r",job="relay",shard="a:1"}': steady(0)}],
     "RelayValkeyErrors": [
         {'relay_valkey_errors_total{instance="r",job="relay",code="store_full"}': growing(1)}
     ],

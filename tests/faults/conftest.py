@@ -8,12 +8,17 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
+from tests.clusters import ValkeyCluster
 from tests.faults.load import Load
 from tests.faults.proxy import FaultProxy, make_proxy
 from tests.relays import RelayProcess
+from tests.sentinels import SERVICE, SentinelGroup
 from tests.valkeys import RealValkey
 
 __all__ = ["make_load", "make_nodes_on", "make_proxy", "make_relay_on", "seed"]
+
+Whole = RealValkey | ValkeyCluster | SentinelGroup
+"""What holds a whole store."""
 
 
 @pytest.fixture
@@ -28,7 +33,7 @@ def seed() -> str:
 def make_load(seed: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Load]:
     """Makes loads: the relays' addresses, the store, and settings as for `Load`."""
 
-    def make(relays: list[str], store: RealValkey, **settings: object) -> Load:
+    def make(relays: list[str], store: Whole, **settings: object) -> Load:
         return Load(tmp_path_factory.mktemp("load"), relays, store, seed, **settings)  # type: ignore[arg-type]
 
     return make
@@ -48,16 +53,24 @@ def make_nodes_on(make_relay_on: Callable[..., RelayProcess]) -> Callable[..., l
 
 @pytest.fixture
 def make_relay_on(make_relay_process: Callable[..., RelayProcess]) -> Iterator[Callable[..., RelayProcess]]:
-    """Starts a relay on a Valkey, over its socket, or on what a proxy leads to; with further arguments for
-    `serve`. A relay that logs an error has a bug, whatever was done to it: the test fails.
+    """Starts a relay on a Valkey, over its socket, or on what a proxy leads to, or on a cluster, or a
+    Sentinel group; with further arguments for `serve`. A relay that logs an error has a bug, whatever was
+    done to it: the test fails.
     """
     relays: list[RelayProcess] = []
 
-    def make(store: RealValkey | FaultProxy, *arguments: str) -> RelayProcess:
+    def make(store: Whole | FaultProxy, *arguments: str) -> RelayProcess:
         if isinstance(store, FaultProxy):
-            place = ["--set", f"valkey.host={store.host}", "--set", f"valkey.port={store.port}"]
+            told = {"host": store.host, "port": store.port}
+        elif isinstance(store, RealValkey):
+            told = {"unix_socket": store.socket_path}
         else:
-            place = ["--set", f"valkey.unix_socket={store.socket_path}"]
+            told = {"addresses": ",".join(f"{host}:{port}" for host, port in store.addresses)}
+            if isinstance(store, SentinelGroup):
+                told |= {"mode": "sentinel", "sentinel_service": SERVICE}
+            else:
+                told |= {"mode": "cluster"}
+        place = [word for name, value in told.items() for word in ("--set", f"valkey.{name}={value}")]
         relays.append(make_relay_process(*place, *arguments))
         return relays[-1].start()
 

@@ -29,11 +29,13 @@ from typing import Any, Self
 import msgspec
 
 from pulsar_relay.store import schema
+from tests.clusters import ValkeyCluster
 from tests.faults.consumers import ConsumersPlan
 from tests.faults.history import History, Verdict, judge
 from tests.faults.producers import LAST_SECONDS, ProducersPlan
 from tests.faults.records import Answered, Attached, Content, Detached, Log, LogReader, Record, Stored
 from tests.relays import REPOSITORY, environment
+from tests.sentinels import SentinelGroup
 from tests.valkeys import TIMEOUT_SCALE, RealValkey
 
 START_SECONDS = 30 * TIMEOUT_SCALE
@@ -87,7 +89,7 @@ class Load:
         self,
         directory: Path,
         relays: Sequence[str],
-        store: RealValkey,
+        store: RealValkey | ValkeyCluster | SentinelGroup,
         seed: str,
         *,
         producers: int = 8,
