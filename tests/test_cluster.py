@@ -1,17 +1,23 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import requests
 
+from actors.counters import Counters
 from actors.ports import StoreError
 from actors.stream import BEGINNING
-from pulsar_relay.settings import ValkeySettings
+from pulsar_relay.settings import StorageSettings, ValkeySettings
 from pulsar_relay.store import schema
 from pulsar_relay.store.client import make_client
+from pulsar_relay.store.retention import Retention
 from pulsar_relay.store.slots import slot_of
 from tests.clusters import ClusterNode, ValkeyCluster
+from tests.relays import RelayProcess, command, environment
 from tests.stores import OpenStore, assert_contiguous, code_of, in_loop, open_store, until, until_code
 
 MakeCluster = Callable[..., ValkeyCluster]
@@ -82,6 +88,29 @@ async def test_of_a_shard_that_is_down_only_the_topics_are_missed(make_cluster: 
         lost.start()
         await until_code(lambda: opened.append(dark, b"2"), None)
         assert_contiguous(await opened.all_messages(dark))
+
+
+@in_loop
+async def test_a_shard_that_is_down_keeps_nobody_from_being_trimmed_or_from_speaking_for_a_client(
+    make_cluster: MakeCluster,
+) -> None:
+    cluster = make_cluster()
+    lost = cluster.owner(schema.CONSUMERS)
+    others = [node for node in cluster.nodes if node is not lost]
+    topics = [cluster.topics_on(node)[0] for node in [lost, *others]]
+    (name,) = [f"c{n}" for n in range(99) if cluster.owner(schema.offsets(f"c{n}")) is others[0]][:1]
+    settings = StorageSettings(max_messages_per_topic=1, trim_interval_seconds=0.1)
+    # Without the list of topics nobody walks.
+    cluster.move(slot_of(schema.TOPICS), others[0])
+    async with open_store(cluster) as opened:
+        for topic in topics:
+            await opened.append(topic, b"1", b"2")
+        lost.kill()
+        retention = Retention(opened.client, settings, Counters())
+        assert await code_of(retention.walk()) is not None
+        assert [await opened.client.command("XLEN", schema.stream(topic)) for topic in topics[1:]] == [1, 1]
+        claim = await opened.store.claim(name, 1, [], is_held=False)
+        assert claim.generation > 0
 
 
 # Slots move
@@ -248,6 +277,46 @@ async def test_of_a_feed_that_was_cut_on_one_shard_only_its_topics_compare(make_
         cut.command("CLIENT", "KILL", "TYPE", "pubsub")
         await until(lambda: follower.comparisons)
         assert sorted(follower.compared[0] or []) == sorted(topics[cut.name])
+
+
+# Operators
+
+
+def test_operators_commands_work_on_a_cluster(
+    make_cluster: MakeCluster, tmp_path: Path, make_relay_process: Callable[..., RelayProcess]
+) -> None:
+    cluster, other = make_cluster(), make_cluster()
+    relay = make_relay_process(*_place(cluster)).start()
+    for topic in TOPICS:
+        body = {"topic": topic, "payload": topic}
+        assert requests.post(f"{relay.url}/api/v1/messages", json=body, timeout=10).status_code == 201
+    shown = _run("store", "show", *_place(cluster))
+    assert [line.split()[1] for line in shown.splitlines() if line.startswith("shard ")] == [
+        node.name for node in cluster.nodes
+    ]
+    found = _run("doctor", "--url", relay.url, *_place(cluster))
+    assert all(f"durability {node.name}" in found for node in cluster.nodes)
+    file = tmp_path / "cluster.backup"
+    assert "24 topics with 24 messages" in _run("backup", str(file), *_place(cluster))
+    _run("restore", str(file), "--complete", *_place(other))
+    with cluster.client() as one, other.client() as two:
+        for topic in TOPICS:
+            assert one.xrange(schema.stream(topic)) == two.xrange(schema.stream(topic)) != []
+    snapshots = _run("backup", "--rdb", *_place(cluster)).splitlines()
+    assert [line.split(": ")[0] for line in snapshots] == [node.name for node in cluster.nodes]
+
+
+def _place(cluster: ValkeyCluster) -> list[str]:
+    addresses = ",".join(f"{host}:{port}" for host, port in cluster.addresses)
+    return ["--set", "valkey.mode=cluster", "--set", f"valkey.addresses={addresses}"]
+
+
+def _run(*words: str) -> str:
+    done = subprocess.run(
+        command(*words), check=False, capture_output=True, text=True, env=environment(), timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 async def _append_until_moved(opened: OpenStore, topic: str, cluster: ValkeyCluster, slot: int) -> int:

@@ -174,7 +174,14 @@ class Consumers:
         await asyncio.gather(*map(self._list, again))
 
     async def _list(self, client_id: str) -> None:
-        await self._client.command("ZADD", schema.CONSUMERS, 0, client_id)
+        try:
+            await self._client.command("ZADD", schema.CONSUMERS, 0, client_id)
+        except StoreError:
+            # Where the index is on another shard than the client, who may be down alone, the client is listed
+            # by its next claim.
+            index, own = schema.CONSUMERS.encode(), schema.offsets(client_id).encode()
+            if self._client.home(index) is self._client.home(own):
+                raise
 
     def _holder(self, subscriber_id: int) -> str:
         return f"{self._worker}.{subscriber_id}"

@@ -117,11 +117,14 @@ class Retention:
         """
         if not await self._holds_lease():
             return False
-        for _ in range(SCANS_A_WALK):
-            if self._is_full or await self._rested(self._list_found()):
-                break
-        after = b""
         silent: dict[Shard | None, StoreError] = {}
+        try:
+            for _ in range(SCANS_A_WALK):
+                if self._is_full or await self._rested(self._list_found()):
+                    break
+        except StoreError as error:
+            silent[None] = error
+        after = b""
         while True:
             names = await self._names(after)
             await self._rested(self._trim_topics(names, silent))
@@ -130,8 +133,8 @@ class Retention:
             after = names[-1]
             if not await self._holds_lease():
                 return False
-        for error in silent.values():
-            raise error
+        for failure in silent.values():
+            raise failure
         return True
 
     async def _rested(self, work: Awaitable[T]) -> T:
