@@ -9,6 +9,8 @@ from contextlib import suppress
 from typing import Self
 
 LENGTH_BYTES = 4
+MOST_WAITING_BYTES = 64 * 1024 * 1024
+"""What may wait for somebody who does not read. Beyond, he is told nothing more."""
 
 
 class Channel:
@@ -24,7 +26,9 @@ class Channel:
         return cls(*await asyncio.open_unix_connection(sock=connection))
 
     def send(self, note: bytes) -> None:
-        """Returns at once; a note to somebody who is gone is lost. The caller bounds what may wait."""
+        """Returns at once; a note to somebody who is gone, or has stopped to read long ago, is lost."""
+        if self._writer.transport.get_write_buffer_size() > MOST_WAITING_BYTES:
+            return
         with suppress(OSError, RuntimeError):
             self._writer.write(len(note).to_bytes(LENGTH_BYTES, "big") + note)
 

@@ -8,7 +8,6 @@ import logging
 import signal
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 
 import msgspec
 
@@ -153,9 +152,9 @@ class Slot:
             number = next(self._numbers)
             self._questions[number] = question
             self.send(Collect(number, question))
-        with suppress(TimeoutError, asyncio.CancelledError):
-            return await asyncio.wait_for(asyncio.shield(future), PART_SECONDS)
-        return None
+        await asyncio.wait((future,), timeout=PART_SECONDS)
+        # Cancelled if the worker has ended meanwhile.
+        return future.result() if future.done() and not future.cancelled() else None
 
     def last(self, question: Question) -> Part | None:
         """What its worker said last, if it ever did."""
