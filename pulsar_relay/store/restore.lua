@@ -8,8 +8,8 @@
 --       a new history then   5 which restore this is, for when it is broken off and goes on
 --       6 how many entries the filled stream has, or '' after reply 2   7... the meta hash: field, value, ...
 -- Reply 1 done; 0 nothing was done: there are messages, or the topic is not the one that was merged; 2 some
---       of the topic's messages were added to the filled stream, and there are more: call again; 3 nothing was
---       done: somebody else has filled that stream too, or emptied it
+--       of the topic's messages were added to the filled stream, and there are more: call again; 3 nothing
+--       was done: somebody else has filled that stream too, or emptied it
 --
 -- Ids that were given before are not given again, whatever takes the place of their messages.
 
