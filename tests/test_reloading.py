@@ -340,6 +340,8 @@ def test_a_relay_whose_terminal_is_closed_leaves_in_order(tmp_path: Path, worker
     log = tmp_path / "log"
     pid, terminal = pty.fork()
     if not pid:
+        # Not as whoever started the tests may have said: with `nohup`.
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         with log.open("wb") as errors:
             os.dup2(errors.fileno(), 2)
         os.chdir(tmp_path)
