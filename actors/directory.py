@@ -11,6 +11,7 @@ answered in its place.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -47,6 +48,8 @@ from actors.topic import TopicActor
 logger = logging.getLogger(__name__)
 
 COMPARED_AT_ONCE = 1000
+TICKED_AT_ONCE = 100
+"""A tick may start a trim: so many start together, and those of other topics later in the same interval."""
 HEADROOM = 8
 """When hot buffers pass their budget, an eighth more than needed is taken: looking for it walks all
 topics."""
@@ -55,7 +58,7 @@ topics."""
 class OpenTopic:
     """What the directory knows of a topic in memory."""
 
-    __slots__ = ("address", "forwarded", "hot_bytes", "is_following", "name", "subscribers")
+    __slots__ = ("address", "forwarded", "hot_bytes", "is_following", "name", "round", "subscribers")
 
     def __init__(self, name: str, address: Any) -> None:
         self.name = name
@@ -63,6 +66,8 @@ class OpenTopic:
         self.forwarded = 0
         self.hot_bytes = 0
         self.is_following = False
+        self.round = 0
+        """Of ticks: the one it had its tick of."""
         self.subscribers = 0
 
 
@@ -87,6 +92,9 @@ class DirectoryActor(LoopActor):
         self._names: dict[str, str] = {}
         self._hot_bytes = 0
         self._comparisons = 0
+        self._round = 0
+        self._slices = 0
+        self._slices_left = 0
 
     def receiveMessage(self, message: Any, sender: Any) -> None:
         self._handlers[type(message)](self, message, sender)
@@ -216,11 +224,21 @@ class DirectoryActor(LoopActor):
     # Time
 
     def on_tick_due(self, due: _TickDue, _sender: Any) -> None:
+        """Each topic has one tick a round. Where there are many, a round has slices: the trims of thousands
+        at once would hold up what else the actors have to do.
+        """
+        if not self._slices_left:
+            self._round += 1
+            self._slices = self._slices_left = max(1, math.ceil(len(self._topics) / TICKED_AT_ONCE))
+        # Also those that were opened since the round began.
+        waiting = [topic for topic in self._topics.values() if topic.round != self._round]
         tick = Tick()
-        for topic in self._topics.values():
+        for topic in waiting[: math.ceil(len(waiting) / self._slices_left)]:
+            topic.round = self._round
             topic.forwarded += 1
             self.send(topic.address, tick)
-        self.call_after(self._start.tick_seconds, due)
+        self._slices_left -= 1
+        self.call_after(self._start.tick_seconds / self._slices, due)
 
     def on_compare_due(self, due: _CompareDue, _sender: Any) -> None:
         if not self._comparisons:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 from thespian.actors import ActorExitRequest, ActorSystemFailure, DeadEnvelope
 
 from actors.counters import Counters
-from actors.directory import HEADROOM, DirectoryActor
+from actors.directory import HEADROOM, TICKED_AT_ONCE, DirectoryActor
 from actors.ports import Draft, Publish
 from actors.protocol import (
     Census,
@@ -66,9 +67,9 @@ class Bench:
         assert asker.take(WentLive)
         return asker
 
-    def pass_ticks(self, count: int) -> None:
+    def pass_ticks(self, count: int, seconds: float = 15.0) -> None:
         for _ in range(count):
-            self._fire(15.0)
+            self._fire(seconds)
 
     def pass_comparison(self) -> None:
         self._fire(5.0)
@@ -154,6 +155,30 @@ def test_a_topic_nobody_uses_leaves_memory() -> None:
     bench.pass_ticks(2)
     assert not bench.topics
     assert bench.census() == Census({}, 0, 0, 0)
+
+
+def test_many_topics_have_one_tick_each_in_slices_over_the_interval() -> None:
+    bench = Bench()
+    names = [f"t{number}" for number in range(3 * TICKED_AT_ONCE + 50)]
+    for name in names:
+        bench.publish(name)
+    bench.system.settle()
+    slices = []
+    for seconds in (15.0, 15.0 / 4, 15.0 / 4, 15.0 / 4):
+        before = len(bench.store.trims)
+        bench.pass_ticks(1, seconds)
+        bench.system.settle()
+        slices.append(len(bench.store.trims) - before)
+        # One that is opened meanwhile has its tick in this round, too.
+        names.append(f"late{len(slices)}")
+        bench.publish(names[-1])
+        bench.system.settle()
+    assert max(slices) <= TICKED_AT_ONCE
+    assert sorted(topic for topic, _ in bench.store.trims) == sorted(names[:-1])
+    bench.store.trims.clear()
+    bench.pass_ticks(1, 15.0 / 4)
+    bench.system.settle()
+    assert [topic for topic, _ in bench.store.trims] == names[: math.ceil(len(names) / 4)], "the next round"
 
 
 def test_a_retired_topic_is_opened_anew_and_appends_nothing_twice() -> None:

@@ -123,6 +123,11 @@ class Load:
             stay_seconds=stay_seconds,
         )
         self._logs = [LogReader(directory / f"producer-p{index}.jsonl") for index in range(producers)]
+        self._consumer_logs = {
+            f"{kind}{number}": LogReader(directory / f"consumer-{kind}{number}.jsonl")
+            for number, kind in enumerate(consumers)
+        }
+        self._attached: dict[str, list[Attached]] = {name: [] for name in self._consumer_logs}
         self._answers: list[Answered] = []
         self._oks = 0
         self._children: list[Child] = []
@@ -186,17 +191,11 @@ class Load:
             if isinstance(record, Detached) and record.consumer.rstrip("0123456789") in kinds
         ]
 
-    def attached(self, *kinds: str) -> Mapping[str, list[Attached]]:
+    def attached(self, *kinds: str) -> Mapping[str, Sequence[Attached]]:
         """How consumers of these kinds attached so far, by their names."""
-        names = [f"{kind}{number}" for number, kind in enumerate(self._consuming.kinds) if kind in kinds]
-        return {
-            name: [
-                record
-                for record in LogReader(self.directory / f"consumer-{name}.jsonl").new()
-                if isinstance(record, Attached)
-            ]
-            for name in names
-        }
+        for name, log in self._consumer_logs.items():
+            self._attached[name] += [record for record in log.new() if isinstance(record, Attached)]
+        return {name: found for name, found in self._attached.items() if name.rstrip("0123456789") in kinds}
 
     def last(self, seconds: float) -> None:
         """Let a fault last; the load goes on meanwhile."""

@@ -72,6 +72,8 @@ def test_consumers_that_meet_another_worker_each_time_miss_nothing(
     ):
 
         def have_met_all() -> bool:
+            # The thread that looks where they are needs its time.
+            load.last(0.1)
             attached = load.attached("returning", "named", "wandering").values()
             return all(placement.workers(_connections(records)) == workers for records in attached)
 
