@@ -339,6 +339,18 @@ class ReadyWorker(Answer):
     )
 
 
+class ReadyShard(Answer):
+    class Meta:
+        register = False
+
+    ok = fields.Boolean(required=True, metadata=about("Whether its topics can be worked on.", True))
+    code = fields.String(
+        required=True,
+        allow_none=True,
+        metadata=about("What is wrong: an error's code.", None),
+    )
+
+
 class ReadyAnswer(Answer):
     class Meta:
         unknown = INCLUDE
@@ -359,6 +371,11 @@ class ReadyAnswer(Answer):
         fields.Nested(ReadyWorker),
         required=True,
         metadata=about("Each worker that runs."),
+    )
+    shards = fields.Dict(
+        keys=fields.String(),
+        values=fields.Nested(ReadyShard),
+        metadata=about("Of a Valkey Cluster, each primary by its address.", {"10.0.0.1:6379": {"ok": True}}),
     )
 
 

@@ -409,13 +409,14 @@ async def test_an_attempt_that_arrives_after_the_worker_went_on_is_refused(
 ) -> None:
     async with open_store(where) as opened:
         sent: list[tuple[object, ...]] = []
-        call = opened.client.line.call
+        appends = opened.client.appends
+        call = appends.call
 
         def recorded(*words: str | bytes | float) -> asyncio.Future[object]:
             sent.append(words)
             return call(*words)
 
-        opened.client.line.call = recorded  # type: ignore[method-assign]
+        appends.call = recorded  # type: ignore[method-assign]
         await opened.append("t", b"1")
         await opened.append("t", b"2")
         first, second = [words for words in sent if words[0] == "EVALSHA"][-2:]
