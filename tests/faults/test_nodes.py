@@ -158,10 +158,10 @@ def test_a_worker_is_killed_every_three_seconds_five_times(
         verdict = load.finish()
     ends = [message for node in nodes for message in node.messages if "ended (killed by SIGKILL)" in message]
     assert len(ends) == 5
-    # Whoever was with the killed one has gone to another.
+    # Whoever was with the killed one has gone to another, or waited in the port for its successor.
     assert verdict.most_attempts <= 3
     assert verdict.longest_without_ok < 1 * TIMEOUT_SCALE
-    assert verdict.largest_lag < 2 * TIMEOUT_SCALE
+    assert verdict.largest_lag < 5 * TIMEOUT_SCALE
 
 
 def test_a_supervisor_is_killed(
