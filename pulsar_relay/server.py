@@ -292,10 +292,10 @@ class Worker:
     def abandon(self) -> None:
         """Nothing of a worker runs outside of its process."""
 
-    async def stop(self) -> None:
+    async def stop(self, *, gives_notice: bool = True) -> None:
         """See the module's text. Returns within notice and deadline; may be called once."""
         self.relay.is_leaving = True
-        if self._servers:
+        if self._servers and gives_notice:
             await asyncio.sleep(self._settings.server.shutdown_notice_seconds)
         await self._canary.stop()
         self.relay.is_accepting = False

@@ -166,6 +166,7 @@ def test_a_worker_that_stands_still_is_named_and_represented_by_what_it_said_las
                 1: [],
             }
             assert not answer["ready"]
+            assert answer["checks"]["answering"]["code"] == "workers_silent"
             samples = _samples(session.get(f"{two.url}/metrics", timeout=WAIT_SECONDS).text)
         finally:
             os.kill(stuck, signal.SIGCONT)

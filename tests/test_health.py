@@ -49,6 +49,7 @@ def test_a_relay_that_can_write_is_ready_and_names_each_leg(relay: RunningWorker
         "feed": True,
         "delivery": True,
         "accepting": True,
+        "answering": True,
     }
 
 

@@ -104,7 +104,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         relay = RelayProcess(
             directory / "relay",
             *("--valkey-host", valkey.host, "--valkey-port", str(valkey.port)),
-            *("--set", "storage.trim_interval=200ms"),
+            *("--set", "storage.trim_interval=200ms", "--workers", "2"),
         )
         stack.callback(relay.close)
         relay.start()

@@ -357,9 +357,11 @@ def test_a_relay_told_to_stop_while_workers_start_and_rest_leaves_nothing(
 
 
 @pytest.mark.faults
+@pytest.mark.parametrize("notice", ["0s", "5m"])
 def test_workers_whose_supervisor_is_killed_leave_in_order_and_a_new_one_starts_at_once(
-    two: RelayProcess, topic: str
+    make_relay_process: MakeRelay, topic: str, notice: str
 ) -> None:
+    two = make_relay_process("--workers", "2", "--set", f"server.shutdown_notice={notice}").start()
     _publish(two, topic, "before")
     pids = list(two.workers.values())
 
@@ -383,6 +385,10 @@ def test_workers_whose_supervisor_is_killed_leave_in_order_and_a_new_one_starts_
     assert any("adopted" in message for message in two.messages)
     history = requests.get(f"{two.url}/api/v1/topics/{topic}/messages", timeout=WAIT_SECONDS).json()
     assert [message["payload"] for message in history["messages"]] == ["before"]
+    two.signal(signal.SIGINT)
+    two.wait_for_log("relay: stopping", since=two.log.index("adopted"))
+    two.signal(signal.SIGINT)
+    two.wait()
 
 
 def test_a_terminals_interrupt_reaches_the_supervisor_alone(two: RelayProcess) -> None:

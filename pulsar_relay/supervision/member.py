@@ -57,6 +57,7 @@ class Member:
             make_crew=lambda _: self._crew,
         )
         self._parts: set[asyncio.Task[None]] = set()
+        self._is_orphan = False
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Serve until told to stop. Raises ConfigError if it cannot begin."""
@@ -79,7 +80,8 @@ class Member:
                 await asyncio.wait((starting,))
         finally:
             stop.cancel()
-            await self._worker.stop()
+            # Without a supervisor nobody can be told for all, and a relay that is started now needs the port.
+            await self._worker.stop(gives_notice=not self._is_orphan)
             await self._contribute(0, Question(What.METRICS))
             await self._channel.flush()
             if hearing is not None:
@@ -100,6 +102,7 @@ class Member:
                     self._worker.reload(settings)
         if not stopping.is_set():
             logger.warning("relay: the supervisor is gone, stopping")
+            self._is_orphan = True
             stopping.set()
 
     async def _contribute(self, number: int, question: Question) -> None:

@@ -115,6 +115,10 @@ class CrewReadiness(msgspec.Struct, frozen=True):
         return bool(self.workers) and all(worker.is_ready for worker in self.workers)
 
     @property
+    def answers(self) -> bool:
+        return bool(self.workers) and all(each.answers for each in self.workers)
+
+    @property
     def accepts(self) -> bool:
         return all(each.readiness.accepts for each in self.workers if each.readiness is not None)
 

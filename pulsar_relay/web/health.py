@@ -33,12 +33,8 @@ class ReadyHandler(ApiHandler):
     async def get(self) -> None:
         readiness = await self.crew.readiness()
         checks: dict[str, Any] = {leg.name: leg.as_json() for leg in readiness.legs()}
-        leaving = None if readiness.accepts else "shutting_down"
-        checks["accepting"] = {
-            "ok": readiness.accepts,
-            "code": leaving,
-            "message": leaving and ERRORS[leaving].message,
-        }
+        checks["accepting"] = _check(None if readiness.accepts else "shutting_down")
+        checks["answering"] = _check(None if readiness.answers else "workers_silent")
         is_ready = readiness.is_ready
         if not is_ready:
             self.set_header("Retry-After", "1")
@@ -52,6 +48,10 @@ class ReadyHandler(ApiHandler):
         self.answer(answer, 200 if is_ready else 503)
 
     head = get
+
+
+def _check(failure: str | None) -> dict[str, object]:
+    return {"ok": failure is None, "code": failure, "message": failure and ERRORS[failure].message}
 
 
 class MetricsHandler(ApiHandler):
