@@ -6,15 +6,21 @@ Accounts are off, so the part of it that logs in is replaced by one that hands o
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import requests
 from pulsar_relay_client.transport import RelayTransport, RelayTransportError
 
+from tests.conditions import until
+from tests.relays import RelayProcess
 from tests.workers import RunningWorker
 
 WAIT_SECONDS = 20
@@ -28,13 +34,13 @@ class NoAccounts:
         """Nothing to forget."""
 
 
-def _transport(relay: RunningWorker, cursor_path: Path | None = None) -> RelayTransport:
+def _transport(relay: RunningWorker | RelayProcess, cursor_path: Path | None = None) -> RelayTransport:
     return RelayTransport(
         relay.url, auth_manager=NoAccounts(), cursor_path=None if cursor_path is None else str(cursor_path)
     )
 
 
-def _wait_for_poll(relay: RunningWorker, topic: str) -> None:
+def _wait_for_poll(relay: RunningWorker | RelayProcess, topic: str) -> None:
     """As Pulsar's own resilience tests do it."""
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
@@ -133,3 +139,39 @@ def test_eight_of_its_publishers_and_four_of_its_pollers_agree(relay: RunningWor
         is_over.set()
     expected = sorted(published, key=lambda text: tuple(map(int, text.split("-"))))
     assert received == [expected] * pollers
+
+
+@pytest.mark.faults
+def test_it_goes_on_over_workers_that_are_killed_and_loses_nothing(
+    make_relay_process: Callable[..., RelayProcess], topic: str, tmp_path: Path
+) -> None:
+    relay = make_relay_process("--workers", "2").start()
+    consumer, received = _transport(relay, tmp_path / "cursors"), []
+
+    def publish() -> None:
+        for number in range(60):
+            # As Pulsar's outbox does: again, with the same key, until it is answered.
+            headers = {"Idempotency-Key": f"{topic}-{number}"}
+            body = {"topic": topic, "payload": {"number": number}}
+            while True:
+                with suppress(requests.RequestException):
+                    url = f"{relay.url}/api/v1/messages"
+                    if requests.post(url, json=body, headers=headers, timeout=WAIT_SECONDS).ok:
+                        break
+                time.sleep(0.01)
+
+    with ThreadPoolExecutor(2) as pool:
+        polling = pool.submit(consumer.long_poll, [topic], 30)
+        _wait_for_poll(relay, topic)
+        publishing = pool.submit(publish)
+        received += polling.result(WAIT_SECONDS)
+        for round_ in range(2):
+            os.kill(until(lambda: relay.workers.get(round_, 0), "a worker"), signal.SIGKILL)  # noqa: B023
+            while len(received) < 20 * (round_ + 1):
+                with suppress(RelayTransportError):
+                    received += consumer.long_poll([topic], 5)
+        publishing.result(60)
+        while len(received) < 60:
+            with suppress(RelayTransportError):
+                received += consumer.long_poll([topic], 5)
+    assert [message["payload"]["number"] for message in received] == list(range(60))
