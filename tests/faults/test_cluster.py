@@ -33,7 +33,7 @@ def test_slots_move_to_and_fro(
     is_atomic: bool, make_cluster: MakeCluster, make_relay_on: MakeRelayOn, make_load: MakeLoad
 ) -> None:
     cluster = make_cluster()
-    urls = [make_relay_on(cluster).url for _ in range(2)]
+    urls = [make_relay_on(cluster).url, make_relay_on(cluster, "--workers", "2").url]
     with make_load(urls, cluster, topics=TOPICS) as load:
         move = cluster.move if is_atomic else cluster.move_classically
         for _ in range(2):
