@@ -12,6 +12,7 @@ import valkey as valkey_client
 
 from pulsar_relay.settings import EVICTION_POLICIES, Settings
 from pulsar_relay.store.backing import Backing, MisfitError
+from pulsar_relay.store.client import make_client
 from pulsar_relay.store.shard import Shard
 from tests.relays import RelayProcess
 from tests.stores import OpenStore, code_of, in_loop, open_store
@@ -71,6 +72,18 @@ async def test_a_server_that_lets_nobody_ask_for_its_settings_is_asked_otherwise
     async with open_store(server.socket_path) as opened:
         with pytest.raises(MisfitError, match="allkeys-lru"):
             await Backing(opened.client, Settings()).refuse_misfit()
+
+
+@in_loop
+async def test_a_node_of_a_cluster_is_not_taken_for_a_server_of_its_own(make_valkey: MakeValkey) -> None:
+    server = make_valkey(tcp=True, settings={"cluster-enabled": "yes"}).start()
+    settings = make_settings(valkey={"host": server.host, "port": server.port})
+    client = make_client(settings.valkey)
+    try:
+        with pytest.raises(MisfitError, match=r"Set `valkey\.mode: cluster`"):
+            await Backing(client, settings).refuse_misfit()
+    finally:
+        await client.aclose()
 
 
 @in_loop

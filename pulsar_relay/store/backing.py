@@ -38,6 +38,7 @@ class ServerSettings:
     appendfsync: str | None
     spares_fsync_on_rewrite: bool | None
     min_replicas: int | None
+    is_cluster_node: bool = False
 
     @classmethod
     def of(cls, information: Mapping[str, str], configured: Mapping[str, str]) -> ServerSettings:
@@ -52,6 +53,7 @@ class ServerSettings:
             configured.get("appendfsync"),
             None if spares is None else spares == "yes",
             None if min_replicas is None else int(min_replicas),
+            information.get("cluster_enabled") == "1",
         )
 
 
@@ -61,6 +63,7 @@ class Backing:
     def __init__(self, client: Client, settings: Settings) -> None:
         self._client = client
         self.level = settings.storage.durability
+        self._mode = settings.valkey.mode
         self._replicas = settings.replicas_to_wait_for
         self._allowed_policies = ("", NO_EVICTION, settings.valkey.allowed_eviction_policy)
         self._hides_configuration = False
@@ -72,7 +75,8 @@ class Backing:
         for shard in shards:
             where = f"{shard.name}: " if len(shards) > 1 else ""
             server = await self.ask(shard)
-            problems += [where + text for text in (*self.not_durable(server), *self.evicts(server))]
+            texts = (*self.not_alone(server), *self.not_durable(server), *self.evicts(server))
+            problems += [where + text for text in texts]
         if problems:
             raise MisfitError(problems)
 
@@ -88,7 +92,7 @@ class Backing:
 
     async def ask(self, shard: Shard) -> ServerSettings:
         information, configured = await asyncio.gather(
-            information_of(shard, "memory", "persistence", "replication"), self._configured(shard)
+            information_of(shard, "memory", "persistence", "replication", "cluster"), self._configured(shard)
         )
         return ServerSettings.of(information, configured)
 
@@ -104,6 +108,14 @@ class Backing:
             if error.code not in HIDDEN:
                 raise
             return {}
+
+    def not_alone(self, server: ServerSettings) -> Iterator[str]:
+        """Why this server is not what `valkey.mode` says, and what to do."""
+        if server.is_cluster_node and self._mode != "cluster":
+            yield (
+                f"valkey.mode is {self._mode}, and Valkey is a node of a cluster: it has a part of the "
+                "topics only. Set `valkey.mode: cluster`, and `valkey.addresses` to some of its nodes"
+            )
 
     def evicts(self, server: ServerSettings) -> Iterator[str]:
         """Why this server may forget messages, and what to do."""

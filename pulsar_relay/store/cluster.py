@@ -138,8 +138,9 @@ class Cluster:
         return None if place is None else self.shard(place)
 
     def tag_at(self, shard: Shard) -> str | None:
+        """Before the first map any will do: whoever has it says where it is."""
         slots = {} if self._map is None else self._map.first_slots()
-        return next((tag_of(slot) for place, slot in slots.items() if _name(place) == shard.name), "0")
+        return tag_of(next((slot for place, slot in slots.items() if _name(place) == shard.name), 0))
 
     def listen(self, on_change: Callable[[], None]) -> None:
         self._listeners.append(on_change)

@@ -74,7 +74,7 @@ class ClusterIdentity:
                 if error.code == "store_moving":
                     continue  # it is another's, or on its way
                 raise
-            if mark is None or mark.decode("utf-8", "replace") != self._store.remembered:  # type: ignore[attr-defined]
+            if mark != (self._store.remembered or "").encode():
                 await self.check()
                 if place in self.failures:
                     raise StoreError(self.failures[place])

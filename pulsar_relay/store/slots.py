@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from valkey.crc import VALKEY_CLUSTER_HASH_SLOTS, key_slot
@@ -58,6 +58,7 @@ class SlotMap:
 
     def __init__(self, owners: list[Place | None], epoch: int) -> None:
         self._owners = owners
+        self._first_slots: Mapping[Place, int] | None = None
         self.epoch = epoch
 
     @classmethod
@@ -75,23 +76,26 @@ class SlotMap:
 
     def move(self, slot: int, place: Place) -> None:
         self._owners[slot] = place
+        self._first_slots = None
 
     @property
     def primaries(self) -> Sequence[Place]:
         """Those that own slots, in order of their first."""
-        return list(dict.fromkeys(place for place in self._owners if place is not None))
+        return list(self.first_slots())
 
     @property
     def is_whole(self) -> bool:
         return None not in self._owners
 
-    def first_slots(self) -> dict[Place, int]:
-        """A slot of each primary."""
-        found: dict[Place, int] = {}
-        for slot, place in enumerate(self._owners):
-            if place is not None:
-                found.setdefault(place, slot)
-        return found
+    def first_slots(self) -> Mapping[Place, int]:
+        """The first slot of each primary, in their order."""
+        if self._first_slots is None:
+            found: dict[Place, int] = {}
+            for slot, place in enumerate(self._owners):
+                if place is not None:
+                    found.setdefault(place, slot)
+            self._first_slots = found
+        return self._first_slots
 
     def owned(self, place: Place, slots: Iterable[int]) -> list[int]:
         """Which of the slots are the primary's."""
