@@ -32,8 +32,8 @@ RESTS_SECONDS = (0.0, 0.5, 1.0, 2.0, 4.0, 5.0)
 """Before a worker is started again: at once the first time, then growing, while each lives only shortly."""
 LONG_LIFE_SECONDS = 60.0
 """After a life of this length nothing is held against a worker."""
-LONG_REST_SECONDS = 1.0
-"""A worker that rests this long gets no connections: the others do."""
+LONG_REST_SECONDS = 0.5
+"""A worker that rests this long, and then takes as long to start, gets no connections: the others do."""
 LOOK_SECONDS = 5.0
 """How often the workers are asked what they have counted: so much is lost with one that is killed."""
 MARGIN_SECONDS = 5.0

@@ -39,7 +39,7 @@ def test_a_worker_of_three_is_killed_every_so_often(
         verdict = load.finish()
     # Whoever was with the killed one has found another at once, or waited in the port for its successor: so
     # long may a single consumer lag, but never all publishers.
-    assert verdict.longest_without_ok < 2 * TIMEOUT_SCALE
+    assert verdict.longest_without_ok < 5 * TIMEOUT_SCALE
 
 
 def test_workers_are_told_to_leave_in_turn(
