@@ -116,6 +116,7 @@ class Cluster:
             self._refreshing.cancel()
             with contextlib.suppress(asyncio.CancelledError, StoreError):
                 await self._refreshing
+        await self.identity.aclose()
         for shard in self._shards.values():
             await shard.aclose()
         for line in self._bare.values():

@@ -58,6 +58,7 @@ class ClusterIdentity:
         """
         if self._checking is None or self._checking.done():
             self._checking = asyncio.get_running_loop().create_task(self._check(), name="cluster identity")
+            self._checking.add_done_callback(_hear_out)
         await asyncio.shield(self._checking)
 
     async def admit(self, place: Place, ask: Ask) -> None:
@@ -81,6 +82,12 @@ class ClusterIdentity:
 
     def watch(self, link: Severable, place: Place) -> None:
         self._links[link] = place
+
+    async def aclose(self) -> None:
+        """Give up the question under way."""
+        if self._checking is not None:
+            self._checking.cancel()
+            await asyncio.wait([self._checking])
 
     async def accept(self, known: str) -> str:
         """Have the shards that have lost their data go on with what they hold now, or, if the whole store is
@@ -212,6 +219,12 @@ class ShardIdentity:
 def _most_common(marks: Marks) -> str:
     found = Counter(mark for mark in marks.values() if mark)
     return found.most_common(1)[0][0] if found else ""
+
+
+def _hear_out(checking: asyncio.Task[None]) -> None:
+    """Who asked may not wait for the answer any more."""
+    if not checking.cancelled():
+        checking.exception()
 
 
 def _listed(places: Sequence[Place]) -> str:
