@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +20,8 @@ Ends = tuple[int, int]
 
 
 class Placement:
-    """Asks while its `with` block runs. A connection that lived less than ASKED_EVERY_SECONDS may be unseen.
+    """Asks while its `with` block runs. One that lived shortly may be unseen: asking takes the kernel
+    long where many others have connections.
 
     Workers that come in the place of others are found as the nodes' logs tell of them.
     """
@@ -49,10 +50,6 @@ class Placement:
         for pid in list(self._workers.values()):
             counts[pid] += 1
         return counts
-
-    def workers(self, connections: Iterable[Ends]) -> set[int]:
-        """The pids of those who had these connections, as far as they were seen."""
-        return {self._workers[ends] for ends in connections if ends in self._workers}
 
     def _ask_on(self) -> None:
         while not self._has_ended.wait(ASKED_EVERY_SECONDS):
