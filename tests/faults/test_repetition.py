@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.client import BadStatusLine, HTTPConnection
 from typing import NamedTuple
+from uuid import uuid4
 
 import pytest
 import requests
@@ -108,7 +109,7 @@ def _seats(node: RelayProcess, valkey: RealValkey) -> list[Seat]:
         while len(seats) < 2 or any(len(seat.connections) < CONNECTIONS for seat in seats.values()):
             connection = HTTPConnection(*node.address, timeout=ANSWER_SECONDS)
             connection.connect()
-            _publish_on(connection, "roll-call", f"{node.url} {connection.sock.getsockname()[1]}")
+            _publish_on(connection, "roll-call", uuid4().hex)
             name = next(announcements)
             if name not in seats:
                 seats[name] = Seat(worker_with(node, connection.sock.getsockname()[1]), name, [])
