@@ -62,6 +62,7 @@ def test_every_key_is_in_the_table_of_the_module() -> None:
         schema.probe("<worker>"),
         schema.TOPICS,
         schema.IDENTITY,
+        schema.mark("<n>"),
         schema.COOKIE_KEY,
         schema.RETENTION_LEASE,
         schema.CONSUMERS,

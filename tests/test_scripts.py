@@ -64,6 +64,7 @@ def test_a_script_names_no_key_that_it_was_not_given(path: Path) -> None:
         "batch_key",
         "KEYS[1]",
         "KEYS[2]",
+        "KEYS[i]",
         "KEYS[i + 1]",
         "ARGV[4]",  # append's feed channel
         "'STREAM'",  # XINFO STREAM stream
