@@ -15,6 +15,7 @@ import requests
 import yaml
 from websockets.sync.client import connect
 
+from tests.clusters import ValkeyCluster
 from tests.conditions import WAIT_SECONDS, until
 from tests.programs import program, running
 from tests.relays import RelayProcess
@@ -93,8 +94,12 @@ class Load:
 
 
 @pytest.fixture(scope="module")
-def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """Scrapes every second, with the shipped configuration in all else, until every target was seen."""
+def prometheus(
+    tmp_path_factory: pytest.TempPathFactory, cluster_servers: ValkeyCluster
+) -> Iterator[Prometheus]:
+    """Scrapes twice a second, with the shipped configuration in all else, until each target was seen: a relay
+    at work, and one on a cluster, which tells of its shards too.
+    """
     directory = tmp_path_factory.mktemp("prometheus")
     server, exporter = program("prometheus"), program("prometheus-redis-exporter")
     with ExitStack() as stack:
@@ -108,14 +113,21 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         )
         stack.callback(relay.close)
         relay.start()
+        addresses = ",".join(f"{host}:{port}" for host, port in cluster_servers.addresses)
+        sharded = RelayProcess(
+            directory / "sharded",
+            *("--set", "valkey.mode=cluster", "--set", f"valkey.addresses={addresses}"),
+        )
+        stack.callback(sharded.close)
+        sharded.start()
         port, exporter_port = free_port(), free_port()
         address = f"127.0.0.1:{exporter_port}"
         words = [exporter, "-redis.addr", f"redis://{valkey.host}:{valkey.port}"]
         stack.enter_context(running([*words, "-web.listen-address", address], directory))
         targets = {
-            "relay:9090": relay.metrics_url.split("/")[2],
-            "valkey-exporter:9121": address,
-            "localhost:9090": f"127.0.0.1:{port}",
+            "relay:9090": [one.metrics_url.split("/")[2] for one in (relay, sharded)],
+            "valkey-exporter:9121": [address],
+            "localhost:9090": [f"127.0.0.1:{port}"],
         }
         config = configuration(targets)
         (directory / "prometheus.yml").write_text(json.dumps(config))
@@ -125,12 +137,12 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         stack.enter_context(Load(relay))
         found = Prometheus(f"http://127.0.0.1:{port}")
         until(lambda: answers(found), "Prometheus listens")
-        seen = "sum(up) == 3 and sum(increase(relay_messages_delivered_total[5s])) > 0"
+        seen = "sum(up) == 4 and sum(increase(relay_messages_delivered_total[5s])) > 0"
         until(lambda: found.ask(seen), "Prometheus sees all at work")
         yield found
 
 
-def configuration(targets: dict[str, str]) -> dict[str, Any]:
+def configuration(targets: dict[str, list[str]]) -> dict[str, Any]:
     """The shipped one with these targets in place of its own, which must be just them."""
     text = (DIRECTORY / "prometheus.yml").read_text()
     read: dict[str, Any] = yaml.safe_load(text)
@@ -139,7 +151,7 @@ def configuration(targets: dict[str, str]) -> dict[str, Any]:
     for job in read["scrape_configs"]:
         for group in job["static_configs"]:
             named[job["job_name"]] = list(group["targets"])
-            group["targets"] = [targets[target] for target in group["targets"]]
+            group["targets"] = [one for target in group["targets"] for one in targets[target]]
     assert named == {name: [target] for name, target in zip(named, targets, strict=True)}
     return read
 
