@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
@@ -193,3 +194,16 @@ async def test_opening_given_up_leaves_nothing_behind(valkey: str) -> None:
         with pytest.raises(asyncio.CancelledError):
             await opening
         await until(lambda: not proxy.open_connections)
+
+
+@in_loop
+async def test_one_that_is_closed_and_forgotten_ends_in_order_whenever_garbage_is_collected(
+    valkey: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    link = await Link.open(Endpoint.of(ValkeySettings(), valkey), lambda reply: None, lambda: None)
+    await asyncio.sleep(0)  # it has begun to read
+    link.close()
+    del link
+    gc.collect()
+    await until(lambda: not [task for task in asyncio.all_tasks() if task.get_name() == "valkey link"])
+    assert not caplog.records

@@ -38,6 +38,8 @@ Word = str | bytes | int | float
 
 READ_BYTES = 256 * 1024
 GREETING_SECONDS = 0.05
+ENDING_SECONDS = 1.0
+"""More than an aborted transport needs to tell its reader."""
 KEEPALIVE = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
 """Seconds, seconds, probes: an idle connection that a firewall forgot is noticed within a minute."""
 
@@ -230,6 +232,9 @@ class Link:
         self._on_lost = self._on_reply = _ignore
         # Not by cancelling the reader: one that had no time to begin would not clean up.
         self._transport.abort()
+        # The loop holds the transport, and who asked has let go of the link: what reads must not be collected
+        # before it has heard of the end.
+        self._reader.get_loop().call_later(ENDING_SECONDS, _ignore, self)
 
     def sever(self) -> None:
         """End it at once, as if the connection had been lost: `on_lost` will be called."""
