@@ -296,6 +296,20 @@ def test_what_power_took_is_a_tail_though_more_was_published_since() -> None:
     assert {anomaly.where for anomaly in run.judge(cuts=[_sent_at(7) + 1.5]).anomalies} == {"tail"}
 
 
+def test_what_a_message_that_is_taken_back_was_ahead_of_is_announced_with_the_reset_that_takes_it_back() -> (
+    None
+):
+    run = Run()
+    # One primary gives it while another, whose messages stay, is at the third.
+    ahead = _received("stays", 3, message_id="1005-3", content=Content("b", 99, 0))
+    run.sent.append(Sent(_sent_at(3), TOPIC, Content("b", 99, 0)))
+    run.stays[3:6] = [ahead]
+    assert run.judge().kinds == {"gap", "phantom"}
+    reset = Noticed(_sent_at(5), "stays", TOPIC, "reset", _id(6), "unknown_cursor")
+    run.stays.insert(4, reset)
+    assert run.judge().kinds == set()
+
+
 def test_a_lost_tail_that_was_delivered_is_a_phantom_until_a_reset_says_so() -> None:
     run = Run()
     del run.stored[-1]

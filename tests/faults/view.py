@@ -13,10 +13,13 @@ class View:
     """One consumer's view of one topic, record by record, against the stream's order.
 
     `_position` is the last message it has; None where a `reset` named no first message, until the next one.
+    A message that is not stored in the end can have an id above those of messages that are: what it was brought
+    ahead of is announced with the `reset` that takes it back.
     """
 
     def __init__(self, name: str, topic: str, order: Sequence[Place]) -> None:
         self._name, self._topic, self._order = name, topic, order
+        self._stored = frozenset(order)
         self.received: list[Received] = []
         self.resets: list[Noticed] = []
         self._seen: set[Place] = set()
@@ -24,6 +27,7 @@ class View:
         self._position: Place | None = None
         self._is_anywhere = False
         self._skipped: dict[Place, float] = {}
+        self._taken_back_with: dict[Place, float] = {}
         self._gaps: dict[Place, float] = {}
         self._excused: set[Place] = set()
         self._anomalies: list[Anomaly] = []
@@ -47,6 +51,8 @@ class View:
     def notice(self, notice: Noticed) -> None:
         if notice.kind == "reset":
             self.resets.append(notice)
+            self._excused.update(self._taken_back_with)
+            self._taken_back_with = {}
         if notice.first_available is None:
             self._is_anywhere = True
             return
@@ -71,15 +77,16 @@ class View:
                 self._note("backwards", record)
                 self._skipped.pop(at, None)
         else:
+            skipped = self._skipped if at in self._stored else self._taken_back_with
             if position is not None:
                 for missing in self._between(position, (at[0], at[1] - 1)):
-                    self._skipped.setdefault(missing, record.at)
+                    skipped.setdefault(missing, record.at)
             self._position = at
         self._seen.add(at)
 
     def end(self) -> Iterator[Anomaly]:
         yield from self._anomalies
-        self._gaps.update(self._skipped)
+        self._gaps.update(self._skipped | self._taken_back_with)
         if self._gaps:
             yield self._missing("gap", sorted(self._gaps), min(self._gaps.values()))
         start = self._start or BEGINNING
