@@ -13,8 +13,8 @@ class View:
     """One consumer's view of one topic, record by record, against the stream's order.
 
     `_position` is the last message it has; None where a `reset` named no first message, until the next one.
-    A message that is not stored in the end can have an id above those of messages that are: what it was brought
-    ahead of is announced with the `reset` that takes it back.
+    A message that is not stored in the end can have an id above those of messages that are: what it was
+    brought ahead of is announced with the `reset` that takes it back.
     """
 
     def __init__(self, name: str, topic: str, order: Sequence[Place]) -> None:
