@@ -159,7 +159,7 @@ def test_a_hostile_text_costs_time_in_proportion_to_its_size(make: Callable[[int
         refusal(text)
         return time.process_time() - started
 
-    # What grows with the square would cost sixteen times as much, not four, each time. Once, the garbage of all
+    # What grows with the square would cost sixteen times as much, not four, each time. Once, garbage of all
     # tests before may be collected meanwhile.
     assert any(seconds(8 * MEBIBYTE) < 10 * seconds(2 * MEBIBYTE) + 0.2 for _ in range(3))
 
