@@ -5,7 +5,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults test-system test-thespian lint format configuration clean environment test-environment
+.PHONY: help run test test-faults test-system test-thespian lint format bench bench-quick configuration clean environment test-environment bench-environment
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,12 +35,20 @@ format: test-environment ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+bench: bench-environment ## measure the relay beside its peers and write docs/performance.md (ARGS: of `benchmarks run`)
+	@benchmarks/system_packages
+	$(BIN)/python -m benchmarks run --output benchmarks/results/latest.json $(ARGS)
+	$(BIN)/python -m benchmarks report benchmarks/results/latest.json
+
+bench-quick: bench-environment ## does every scenario work, and roughly how fast? Under two minutes, writes nothing
+	$(BIN)/python -m benchmarks run --quick $(ARGS)
+
 configuration: environment ## write config.yaml, docs/configuration.md and the dashboards anew from their tables
 	$(BIN)/python -m tools.configuration
 	$(BIN)/python -m tools.dashboards
 
 clean: ## remove .venv and what tools leave behind; data/ stays
-	rm -rf .venv .venv.lock build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv.lock .bench build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -path ./.git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 environment:
@@ -48,3 +56,6 @@ environment:
 
 test-environment:
 	@$(PYTHON) tools/environment.py test
+
+bench-environment:
+	@$(PYTHON) tools/environment.py bench

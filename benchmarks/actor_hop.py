@@ -27,7 +27,10 @@ ASKS_AT_ONCE = 100
 def player(base_class: type) -> type:
     """An actor that returns a number lowered by one, until it is zero; anything else names its partner."""
 
-    class Player(base_class):  # type: ignore[misc, valid-type]
+    class Player(base_class):  # type: ignore[misc]
+        partner: Any
+        done: Any
+
         def receiveMessage(self, message: Any, sender: Any) -> None:
             if message.__class__ is int:
                 if message:
@@ -41,7 +44,7 @@ def player(base_class: type) -> type:
 
 
 def echo(base_class: type) -> type:
-    class Echo(base_class):  # type: ignore[misc, valid-type]
+    class Echo(base_class):  # type: ignore[misc]
         def receiveMessage(self, message: Any, sender: Any) -> None:
             if not isinstance(message, ActorExitRequest):
                 self.send(sender, message)
@@ -139,7 +142,7 @@ def best(rounds: int, measure: Callable[[], float]) -> float:
 def on_loop(measure: Callable[[], Any]) -> Callable[[], float]:
     def run() -> float:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(measure())
+            return float(runner.run(measure()))
 
     return run
 

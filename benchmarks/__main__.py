@@ -1,0 +1,83 @@
+"""`python -m benchmarks`: measure, and write the report."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from benchmarks import rounds as rounds_of
+from benchmarks.machine import Placement
+from benchmarks.processes import HarnessError
+from benchmarks.report import performance
+from benchmarks.scenarios import SCENARIOS
+from benchmarks.targets import TARGETS
+
+RESULTS = Path(__file__).parent / "results"
+_QUICK = {"rounds": 1, "seconds": 0.4, "scale": 0.2}
+
+
+@click.group()
+def main() -> None:
+    """Measure this relay beside its peers, in one run."""
+
+
+@main.command()
+@click.option("--scenario", "wanted", multiple=True, type=click.Choice([each.name for each in SCENARIOS]))
+@click.option("--target", "targets", multiple=True, type=click.Choice(list(TARGETS)))
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option(
+    "--seconds", type=float, default=3.0, show_default=True, help="Of one round, where it has no end."
+)
+@click.option("--quick", is_flag=True, help="One short round of each: does it work, and roughly how fast?")
+@click.option("--unpinned", is_flag=True, help="Let the system choose cores.")
+@click.option("--output", type=click.Path(path_type=Path), help="Where the results go, as JSON.")
+def run(
+    wanted: tuple[str, ...],
+    targets: tuple[str, ...],
+    rounds: int,
+    seconds: float,
+    quick: bool,
+    unpinned: bool,
+    output: Path | None,
+) -> None:
+    """Run scenarios (all) on targets (all) and write what was measured.
+
+    Exits 1 if the relay itself did anything wrong.
+    """
+    amounts = _QUICK if quick else {"rounds": rounds, "seconds": seconds, "scale": 1.0}
+    none: frozenset[int] = frozenset()
+    placement = Placement(none, none, none) if unpinned else Placement.of_this_machine()
+    try:
+        results = rounds_of.run(
+            [each for each in SCENARIOS if not wanted or each.name in wanted],
+            targets or list(TARGETS),
+            placement=placement,
+            say=click.echo,
+            **amounts,  # type: ignore[arg-type]
+        )
+    except HarnessError as error:
+        raise click.ClickException(str(error)) from error
+    if output is not None:
+        output.write_text(json.dumps(results, indent=1) + "\n")
+    wrong = {
+        name: found["relay"]["complaints"]
+        for name, found in results["scenarios"].items()
+        if found.get("relay", {}).get("complaints")
+    }
+    if wrong:
+        click.echo(f"the relay failed: {wrong}", err=True)
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("results", type=click.Path(exists=True, path_type=Path))
+def report(results: Path) -> None:
+    """Write docs/performance.md and its pictures from a run's RESULTS."""
+    performance.write(json.loads(results.read_text()), results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Turns a run's results into `docs/performance.md` and its pictures."""
