@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from benchmarks import guard
 from benchmarks import rounds as rounds_of
 from benchmarks.machine import Placement
 from benchmarks.processes import HarnessError
@@ -77,6 +78,29 @@ def run(
 def report(results: Path) -> None:
     """Write docs/performance.md and its pictures from a run's RESULTS."""
     performance.write(json.loads(results.read_text()), results)
+
+
+@main.command("guard")
+@click.option("--accept", is_flag=True, help="Make what is counted now the baseline.")
+def guard_command(accept: bool) -> None:
+    """Count the Python instructions of the main paths and compare them with the baseline.
+
+    Exits 1 where one is more than 15 % off.
+    """
+    costs = guard.run()
+    if accept:
+        guard.accept(costs)
+    accepted = guard.baseline()
+    for path, cost in costs.items():
+        before = accepted.get(path)
+        change = f"{cost.instructions / before.instructions - 1:+8.1%}" if before else "        "
+        click.echo(
+            f"{path:10}{cost.instructions:12,.1f} instructions {change}{cost.c_calls:10,.1f} calls into C"
+        )
+    if not accepted:
+        raise click.ClickException(f"no baseline for this Python; see --accept and {guard.BASELINE.name}")
+    if found := guard.changes(accepted, costs):
+        raise click.ClickException("; ".join(f"{what} {change:+.0%}" for what, change in found.items()))
 
 
 if __name__ == "__main__":
