@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,7 +17,6 @@ from benchmarks.report import performance
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.targets import TARGETS
 
-RESULTS = Path(__file__).parent / "results"
 _QUICK = {"rounds": 1, "seconds": 0.4, "scale": 0.2}
 
 
@@ -57,12 +57,11 @@ def run(
             targets or list(TARGETS),
             placement=placement,
             say=click.echo,
+            keep=lambda results: _write(results, output),
             **amounts,  # type: ignore[arg-type]
         )
     except HarnessError as error:
         raise click.ClickException(str(error)) from error
-    if output is not None:
-        output.write_text(json.dumps(results, indent=1) + "\n")
     wrong = {
         name: found["relay"]["complaints"]
         for name, found in results["scenarios"].items()
@@ -71,6 +70,11 @@ def run(
     if wrong:
         click.echo(f"the relay failed: {wrong}", err=True)
         sys.exit(1)
+
+
+def _write(results: dict[str, Any], output: Path | None) -> None:
+    if output is not None:
+        output.write_text(json.dumps(results, indent=1) + "\n")
 
 
 @main.command()

@@ -90,29 +90,32 @@ def run(
     scale: float,
     placement: Placement,
     say: Say,
+    keep: Callable[[dict[str, Any]], None] = lambda results: None,
 ) -> dict[str, Any]:
-    """The results as they are written to the file. A target that fails raises nothing: that is a result."""
-    began = datetime.datetime.now(datetime.UTC)
-    results: dict[str, Any] = {}
-    with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-        fleet = Fleet(directory, placement)
-        stack.callback(fleet.stop)
-        for scenario in scenarios:
-            say(f"{scenario.name}: {scenario.title}")
-            results[scenario.name] = _run(scenario, targets, fleet, rounds, seconds, scale, say)
-        versions = fleet.versions
-    return {
-        "date": began.isoformat(timespec="seconds"),
+    """The results as they are written to the file; `keep` gets what there is after each scenario.
+
+    A target that fails raises nothing: that is a result.
+    """
+    results: dict[str, Any] = {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
         "machine": description(),
         "placement": {part: sorted(getattr(placement, part)) for part in ("worker", "store", "load")},
         "rounds": rounds,
         "seconds": seconds,
         "scale": scale,
-        "versions": versions,
-        "scenarios": results,
+        "scenarios": {},
     }
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        fleet = Fleet(directory, placement)
+        stack.callback(fleet.stop)
+        for scenario in scenarios:
+            say(f"{scenario.name}: {scenario.title}")
+            results["scenarios"][scenario.name] = _run(scenario, targets, fleet, rounds, seconds, scale, say)
+            results["versions"] = fleet.versions
+            keep(results)
+    return results
 
 
 def _run(

@@ -18,6 +18,8 @@ SETTLE_SECONDS = 1.0
 CONNECT_SECONDS = 30.0
 AT_ONCE = 64
 """Connections being made at the same time, below any server's backlog."""
+PING = 0x89
+"""First byte of a WebSocket's ping; no event stream begins with it."""
 _FIRST_MARK = b'"n":%d' % FIRST
 
 
@@ -43,6 +45,8 @@ class Subscriber(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if not self.is_there.done():
             data = self._greeted(data)
+        elif data[0] == PING:
+            self._pong(data)
         received = self.received
         received.pieces.append(data)
         received.times.append(monotonic_ns())
@@ -52,6 +56,10 @@ class Subscriber(asyncio.Protocol):
         elif not self.has_first.done() and _FIRST_MARK in b"".join(received.pieces):
             self.has_first.set_result(None)
         self._seam = data[-20:]
+
+    def _pong(self, data: bytes) -> None:
+        """A ping has a piece of its own wherever it matters: on a connection that is quiet."""
+        self.transport.write(bytes((0x8A, 0x80 | data[1])) + b"\0\0\0\0" + data[2 : 2 + data[1]])
 
     def _greeted(self, data: bytes) -> bytes:
         """What is left for `received` of an answer to the handshake."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.scenarios import connecting, fanning_out, publishing, reading
+from benchmarks.scenarios import connecting, fanning_out, keeping, publishing, reading
 from benchmarks.scenarios.scenario import Scenario
 
 SCENARIOS: Sequence[Scenario] = (
@@ -12,6 +12,7 @@ SCENARIOS: Sequence[Scenario] = (
     *fanning_out.SCENARIOS,
     *reading.SCENARIOS,
     *connecting.SCENARIOS,
+    *keeping.SCENARIOS,
 )
 
 __all__ = ["SCENARIOS", "Scenario"]

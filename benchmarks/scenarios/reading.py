@@ -22,6 +22,8 @@ POLLERS = 20
 POLLED_MESSAGES = 600
 POLL_PUBLISHERS = 4
 HISTORY_MESSAGES = 20_000
+STORE_SECONDS = 120.0
+"""The longest time for storing what is then read. Who stores less in it is asked for less."""
 RETURNING = 1000
 BACKLOG_MESSAGES = 600
 """Sixty seconds at ten messages a second."""
@@ -40,7 +42,7 @@ def long_poll(field: Field, target: Target) -> Outcome:
         field.publisher.tell("go")
         sent = field.publisher.result(2 * LIMIT_SECONDS)
         field.publish_last(target, template)
-        field.receiver.tell(range(FIRST + 1, FIRST + 1 + messages))
+        field.receiver.tell(range(FIRST + 1, FIRST + 1 + sent["published"]))
         report = field.receiver.result(LIMIT_SECONDS + 30)
     seconds = (report["ended"] - sent["started"]) / 1e9
     values = {
@@ -100,22 +102,22 @@ def _come_back(field: Field, target: Target, subscribers: int, messages: int) ->
 
 
 def _store(field: Field, target: Target, topic: str, template: Template, messages: int) -> range:
-    """The first message, so many, and the last; returns the numbers of those between."""
+    """The first message, so many or what can be stored in time, and the last. Returns the numbers between."""
     field.publish_first(target, template)
     if "bulk" in target.cannot:
         templates, requests, connections = [template], messages, 8
     else:
-        # In one order: the order of numbers is checked afterwards.
         messages = (messages + 99) // 100 * 100
         bulk = target.dialect.bulk(topic, payload(PAYLOAD_BYTES), 100)  # type: ignore[union-attr]
         templates, requests, connections = [bulk], messages // 100, 1
-    field.publisher.begin(publish_in_crowd, target.port, templates, connections, LIMIT_SECONDS, requests)
+    field.publisher.begin(publish_in_crowd, target.port, templates, connections, STORE_SECONDS, requests)
     field.publisher.wait_for("ready")
     field.publisher.tell("go")
-    if complaints := refusals(field.publisher.result(2 * LIMIT_SECONDS)):
+    report = field.publisher.result(STORE_SECONDS + LIMIT_SECONDS)
+    if complaints := refusals(report):
         raise RuntimeError(str(complaints))
     field.publish_last(target, template)
-    return range(FIRST + 1, FIRST + 1 + messages)
+    return range(FIRST + 1, FIRST + 1 + report["published"])
 
 
 _scenario = partial(Scenario, per="delivery")

@@ -51,6 +51,7 @@ class NchanTarget:
             "idempotency": "has no idempotent publishing",
             "bulk": "takes one message a request",
             "ndjson": "takes one message a request",
+            "hot buffer": "keeps messages in Redis",
             "websocket publishing": "answers no publish on a WebSocket",
         }
 

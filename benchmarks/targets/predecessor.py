@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.dialects import RelayDialect
 from benchmarks.machine import Placement
-from benchmarks.processes import HarnessError, Program, free_port
+from benchmarks.processes import Program, free_port
 from benchmarks.targets.target import CannotError
 from benchmarks.valkeys import BenchValkey
 
@@ -65,6 +65,7 @@ class PredecessorTarget:
             "websocket publishing": "its WebSockets only receive",
             "ndjson": "takes no NDJSON",
             "websocket resume": _LIVE_ONLY,
+            "hot buffer": "keeps no messages in memory",
         }
 
     def stored(self, topic: str) -> int:
@@ -89,7 +90,7 @@ class PredecessorTarget:
 
 
 def _environment() -> Path:
-    """Its Python, made on first use. Raises HarnessError."""
+    """Its Python, made on first use. Raises CannotError."""
     python = ENVIRONMENT / "bin" / "python"
     if (ENVIRONMENT / "made").exists():
         return python
@@ -99,6 +100,6 @@ def _environment() -> Path:
     ):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise HarnessError(f"{REQUIREMENT} could not be installed:\n{done.stderr[-2000:]}")
+            raise CannotError(f"could not be installed: {done.stderr.strip().rpartition(chr(10))[2][:200]}")
     (ENVIRONMENT / "made").touch()
     return python
