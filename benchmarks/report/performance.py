@@ -13,6 +13,8 @@ from benchmarks.scenarios import SCENARIOS, Scenario
 DOCS = Path(__file__).parent.parent.parent / "docs"
 PICTURES = "performance"
 RELAY = "relay"
+WORST_DISTURBANCE = 0.1
+"""Beyond this share the document says that its numbers are not to be relied on."""
 COLUMNS = {
     "p50_ms": "p50 ms",
     "p99_ms": "p99 ms",
@@ -46,7 +48,7 @@ def text(results: Mapping[str, Any], source: str, pictures: Mapping[str, str]) -
     found = results["scenarios"]
     parts = [
         INTRODUCTION.format(source=source),
-        "\n".join(_circumstances(results)),
+        "\n".join(_circumstances(results)) + _warning(results),
         "## Goals\n\n" + "\n".join(_goals(found)),
         "## Costs\n\nOf the relay, and of the bare server as the least there can be.\n\n"
         + "\n".join(_costs(found)),
@@ -87,12 +89,6 @@ def _circumstances(results: Mapping[str, Any]) -> Iterator[str]:
         for name, of in results["versions"].items()
     )
     cores = "; ".join(f"{part} on {', '.join(map(str, of))}" for part, of in placement.items() if of)
-    waited = [
-        each["worker_waited"]
-        for scenario in results["scenarios"].values()
-        for each in scenario.get(RELAY, {}).get("rounds", ())
-        if "worker_waited" in each
-    ]
     yield from _table(
         ("", ""),
         (
@@ -105,9 +101,30 @@ def _circumstances(results: Mapping[str, Any]) -> Iterator[str]:
             ("versions", "<br>".join(versions)),
             (
                 "disturbed",
-                f"ready, the relay waited for its core {statistics.median(waited or [0]):.0%} of the time",
+                f"ready, the relay waited for its core {_disturbance(results):.0%} of the time",
             ),
         ),
+    )
+
+
+def _disturbance(results: Mapping[str, Any]) -> float:
+    """The share of the time in which somebody else had the relay's core when it wanted it."""
+    waited = [
+        each["worker_waited"]
+        for scenario in results["scenarios"].values()
+        for each in scenario.get(RELAY, {}).get("rounds", ())
+        if "worker_waited" in each
+    ]
+    return float(statistics.median(waited or [0]))
+
+
+def _warning(results: Mapping[str, Any]) -> str:
+    if _disturbance(results) < WORST_DISTURBANCE:
+        return ""
+    return (
+        "\n\n**This run was disturbed.** Other work had the worker's core for much of it: rates are too low,"
+        " times too long, costs too high, and even ratios uncertain. It shows what is measured, not how fast"
+        " anything is."
     )
 
 

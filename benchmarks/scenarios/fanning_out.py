@@ -16,6 +16,7 @@ from benchmarks.scenarios.scenario import (
     Outcome,
     Scenario,
     refusals,
+    speed,
 )
 from benchmarks.targets.target import Meter, Target
 
@@ -116,7 +117,7 @@ def _fan_out(
         report = field.receiver.result(2 * LIMIT_SECONDS + 30)
     seconds = (report["ended"] - sent["started"]) / 1e9
     values = {
-        "rate": report["deliveries"] / seconds,
+        **speed(report["deliveries"], seconds),
         "publishes": sent["published"] / sent["seconds"],
         "publish_p99_ms": sent["p99_ms"],
         **meter.costs(report["deliveries"]),

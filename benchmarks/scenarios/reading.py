@@ -15,6 +15,7 @@ from benchmarks.scenarios.scenario import (
     Outcome,
     Scenario,
     refusals,
+    speed,
 )
 from benchmarks.targets.target import Meter, Target
 
@@ -46,8 +47,8 @@ def long_poll(field: Field, target: Target) -> Outcome:
         report = field.receiver.result(LIMIT_SECONDS + 30)
     seconds = (report["ended"] - sent["started"]) / 1e9
     values = {
-        "rate": report["deliveries"] / seconds,
-        "polls": report["polls"] / seconds,
+        **speed(report["deliveries"], seconds),
+        "polls": float(report["polls"]),
         **meter.costs(report["polls"]),
     }
     return Outcome(values, refusals(sent) | report["complaints"])
@@ -65,7 +66,7 @@ def read_history(field: Field, target: Target) -> Outcome:
         field.receiver.wait_for("ended", LIMIT_SECONDS + 30)
     report = field.receiver.result()
     values = {
-        "rate": report["deliveries"] / report["seconds"],
+        **speed(report["deliveries"], report["seconds"]),
         "pages": float(report["polls"]),
         **meter.costs(report["deliveries"]),
     }
@@ -94,7 +95,7 @@ def _come_back(field: Field, target: Target, subscribers: int, messages: int) ->
         field.receiver.wait_for("ended", 2 * LIMIT_SECONDS)
     report = field.receiver.result(LIMIT_SECONDS)
     values = {
-        "rate": report["deliveries"] / report["seconds"],
+        **speed(report["deliveries"], report["seconds"]),
         "seconds": report["seconds"],
         **meter.costs(report["deliveries"]),
     }

@@ -79,6 +79,11 @@ class Scenario:
     """Needs processes nobody has used before, as it weighs them."""
 
 
+def speed(deliveries: int, seconds: float) -> dict[str, float]:
+    """The rate; none where the last message did not come in time, which `seconds` below 0 tells."""
+    return {"rate": deliveries / seconds} if seconds > 0 else {}
+
+
 def refusals(report: Mapping[str, Any]) -> dict[str, int]:
     """The publisher's complaints; the first refusal's words are in the name."""
     refused = report["refused"]
