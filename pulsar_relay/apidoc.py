@@ -21,6 +21,7 @@ from pulsar_relay.settings import Settings
 
 OPENAPI_VERSION = "3.1.0"
 _JSON = "application/json"
+_NDJSON = "application/x-ndjson"
 
 _ABOUT = (
     "A durable message relay. Publishers POST JSON messages to topics; subscribers read them over "
@@ -135,7 +136,10 @@ def _add(spec: APISpec, converter: Any, operation: Operation) -> None:
         "responses": _responses(operation),
     }
     if operation.body is not None:
-        described["requestBody"] = {"required": True, "content": {_JSON: {"schema": operation.body}}}
+        content = {_JSON: {"schema": operation.body}}
+        if operation.line is not None:
+            content[_NDJSON] = {"schema": operation.line}
+        described["requestBody"] = {"required": True, "content": content}
     for method in operation.methods:
         name = f"{method.lower()}{operation.path.title()}"
         identifier = "".join(letter for letter in name if letter.isalnum())

@@ -8,17 +8,18 @@ else, every error included, to the schema.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
 
 from pulsar_relay import json_text
-from pulsar_relay.errors import RelayError
+from pulsar_relay.errors import FieldError, RelayError
 from pulsar_relay.fields import METADATA_MAX_BYTES, TTL_MAX_SECONDS, is_metadata, is_topic_name
 from pulsar_relay.json_text import Fields, JsonError
 from pulsar_relay.loading import BODY, Location, load_texts, refused_text, split_object
-from pulsar_relay.schemas import bulk_schema, publish_schema
+from pulsar_relay.schemas import bulk_schema, bulk_too_large, publish_schema
 from pulsar_relay.settings import PublishSettings
 
 
@@ -40,6 +41,8 @@ class ItemError(msgspec.Struct, frozen=True):
 
 
 _ABSENT = msgspec.Raw()
+_LINE_END = re.compile(rb"\n[ \t\r\n]*")
+"""One, with the empty lines that follow it. White space in front of it is left to JSON, which allows it."""
 
 
 class _Plain(msgspec.Struct):
@@ -55,6 +58,7 @@ class MessageReader:
     """Reads messages. Every method raises RelayError for what is not valid."""
 
     def __init__(self, settings: PublishSettings) -> None:
+        self._settings = settings
         self._max_depth = settings.max_payload_depth
         self._schema = publish_schema(settings)()
         self._bulk_schema = bulk_schema(settings)()
@@ -74,6 +78,18 @@ class MessageReader:
     def bulk(self, text: bytes) -> Sequence[PublishRequest | ItemError]:
         """The messages of a bulk request in the order sent; a wrong one does not stop the others."""
         return self._all_plainly(text) or self._one_by_one(text)
+
+    def lines(self, text: bytes) -> Sequence[PublishRequest | ItemError]:
+        """The same of a body with one message's JSON object on each line; empty lines are passed over."""
+        most = self._settings.bulk_max_messages
+        lines = _LINE_END.split(text.lstrip(b" \t\r\n"), maxsplit=most)
+        beyond = lines[most:] or [b""]
+        if beyond[0]:
+            raise bulk_too_large(most)
+        lines = [line for line in lines if line]
+        if not lines:
+            raise RelayError("invalid_request", errors=[FieldError(BODY, "has no line", "length")])
+        return [self._item(line, (*BODY, "lines", index)) for index, line in enumerate(lines)]
 
     def _plainly(self, text: bytes) -> PublishRequest | None:
         """The message, or None if anything about it is for the schema to judge."""

@@ -37,7 +37,7 @@ class Reply:
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One address with its methods. In `path`, `{topic}`, `{client_id}` and `{file}` stand for such names.
-    `errors` are codes of the error table.
+    `line`: each line of a body that is sent as NDJSON instead. `errors` are codes of the error table.
     """
 
     path: str
@@ -47,6 +47,7 @@ class Operation:
     description: str
     replies: Mapping[int, Reply]
     body: type[schemas.Request] | None = None
+    line: type[schemas.Request] | None = None
     query: type[schemas.Request] | None = None
     headers: tuple[Header, ...] = ()
     errors: tuple[str, ...] = ()
@@ -146,9 +147,11 @@ def _publishing(settings: Settings) -> tuple[Operation, ...]:
             "Publish many messages",
             "Messages of one topic are stored in one step, in the order sent. A message that is not valid "
             "is rejected, with its "
-            "error, and the others are stored.",
+            "error, and the others are stored. As `application/x-ndjson` the body has one message on each "
+            "line.",
             {207: Reply("What became of each message.", answers.BulkAnswer)},
             body=schemas.bulk_schema(settings.publish),
+            line=schemas.publish_schema(settings.publish),
             query=schemas.BulkQuery,
             headers=(_IDEMPOTENCY_KEY,),
             errors=("bulk_too_large", "atomic_needs_one_topic", *_PUBLISH),

@@ -37,6 +37,8 @@ from pulsar_relay.settings import PollSettings, PublishSettings, SubscriberSetti
 
 IDEMPOTENCY_KEY_MAX_LENGTH = 255
 PLAIN_POLL_MAX_BYTES = 64 * 1024
+NDJSON = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
+"""No name is registered for it: these are the ones in use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +130,11 @@ class RequestReader:
         In the first case every message is valid and they have one topic.
         """
         is_atomic = bool(load_query(self._bulk_query, query)["atomic"])
-        check_content_type(content_type)
-        items = self._messages.bulk(body)
+        if media_type(content_type) in NDJSON:
+            items = self._messages.lines(body)
+        else:
+            check_content_type(content_type, "application/json or application/x-ndjson")
+            items = self._messages.bulk(body)
         if is_atomic:
             _refuse_unless_whole(items)
         return items, is_atomic
@@ -244,13 +249,16 @@ def _named(since: Mapping[str, str] | None, client_id: str | None) -> Mapping[st
     return since
 
 
-def check_content_type(value: str | None) -> None:
-    """`unsupported_media_type` unless the body is announced as JSON."""
-    media_type = (value or "").partition(";")[0].strip().lower()
-    if media_type != "application/json" and not (
-        media_type.startswith("application/") and media_type.endswith("+json")
-    ):
-        wrong = FieldError(("body",), "must be sent as `Content-Type: application/json`", "content_type")
+def media_type(content_type: str | None) -> str:
+    """What a `Content-Type` announces, without its parameters."""
+    return (content_type or "").partition(";")[0].strip().lower()
+
+
+def check_content_type(value: str | None, taken: str = "application/json") -> None:
+    """`unsupported_media_type`, with what is taken, unless the body is announced as JSON."""
+    kind = media_type(value)
+    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        wrong = FieldError(("body",), f"must be sent as `Content-Type: {taken}`", "content_type")
         raise RelayError("unsupported_media_type", errors=[wrong])
 
 

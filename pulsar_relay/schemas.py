@@ -6,7 +6,7 @@ What depends on a setting is made by a function of the settings, once for each; 
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validates_schema
@@ -106,16 +106,17 @@ def publish_schema(settings: PublishSettings) -> type[Request]:
     return Publish
 
 
+def bulk_too_large(max_messages: int) -> RelayError:
+    return RelayError("bulk_too_large", f"The limit is {max_messages}.")
+
+
 @cache
 def bulk_schema(settings: PublishSettings) -> type[Request]:
-    def too_many() -> RelayError:
-        return RelayError("bulk_too_large", f"The limit is {settings.bulk_max_messages}.")
-
     class Bulk(Request):
         messages = Texts(
             fields.Nested(publish_schema(settings)),
             Items(settings.bulk_max_messages),
-            too_many,
+            partial(bulk_too_large, settings.bulk_max_messages),
             required=True,
             metadata=about("Stored in this order within each topic."),
         )

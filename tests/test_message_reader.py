@@ -195,6 +195,64 @@ def test_a_bulk_request_may_be_as_large_as_its_limit() -> None:
     assert len(FEW.bulk(bulk(*[message()] * 3))) == 3
 
 
+# Lines
+
+
+def test_lines_are_messages_in_the_order_sent() -> None:
+    texts = [message(topic=topic, payload=number) for number, topic in enumerate(["b", "a", "b"])]
+    assert READER.lines(b"\n".join(texts)) == READER.bulk(bulk(*texts))
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n", b"\n\n \t\r\n"])
+@pytest.mark.parametrize("between", [b"\n", b"\r\n", b" \n", b"\n\n\n", b"\n \n\t"])
+@pytest.mark.parametrize("before", [b"", b"\n \r\n"])
+def test_empty_lines_and_white_space_around_lines_are_passed_over(
+    before: bytes, between: bytes, end: bytes
+) -> None:
+    text = before + message() + between + message(payload=2) + end
+    assert READER.lines(text) == READER.bulk(bulk(message(), message(payload=2)))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code"),
+    [
+        (b"{", "invalid_json"),
+        (b'{"topic":"a","payload":"\xff"}', "invalid_encoding"),
+        (b'{"topic":"a","payload":NaN}', "invalid_json"),
+        (message() + message(), "invalid_json"),
+        (b"1", "invalid_request"),
+        (b'{"topic":"a"}', "invalid_request"),
+    ],
+)
+def test_a_wrong_line_does_not_stop_the_others(wrong: bytes, code: str) -> None:
+    first, second, third = READER.lines(b"\n".join([message(), wrong, message(payload=2)]))
+    assert [first, third] == READER.bulk(bulk(message(), message(payload=2)))
+    assert isinstance(second, ItemError)
+    assert second.error.code == code
+    assert all(loc[:3] == ("body", "lines", 1) for loc in wrong_fields(second.error))
+
+
+@pytest.mark.parametrize("text", [b"", b"\n", b" \r\n\t\n"])
+def test_a_body_without_a_line_is_refused(text: bytes) -> None:
+    with pytest.raises(RelayError) as caught:
+        READER.lines(text)
+    assert caught.value.code == "invalid_request"
+
+
+@pytest.mark.parametrize("text", [message(), b"0"])
+def test_lines_are_counted_before_they_are_read(text: bytes) -> None:
+    assert len(FEW.lines(b"\n".join([text] * 3) + b"\n\n")) == 3
+    for lines in (4, 1_000_000):
+        with pytest.raises(RelayError) as caught:
+            FEW.lines(b"\n".join([text] * lines))
+        assert caught.value.code == "bulk_too_large"
+
+
+def test_empty_lines_without_end_take_no_time() -> None:
+    assert len(FEW.lines(b"\n" * 8_000_000 + message() + b" \n" * 8_000_000)) == 1
+    assert len(FEW.lines(b'{"topic":"a",' + b" " * 16_000_000 + b'"payload":1}')) == 1
+
+
 # The short way
 
 

@@ -202,6 +202,19 @@ def test_a_request_in_which_all_is_wrong_is_still_answered_for_each(relay: Runni
     assert [result["topic"] for result in answer.json()["results"]] == [None, None, None, None, "a"]
 
 
+def test_lines_are_stored_but_those_that_are_cut_off(relay: RunningWorker, topic: str) -> None:
+    lines = "".join(f'{{"topic":"{topic}","payload":{number}}}\n' for number in range(5))
+    answer = requests.post(
+        f"{relay.url}/api/v1/messages/bulk",
+        data=lines[:-5],
+        headers={"Content-Type": "application/x-ndjson", "Idempotency-Key": "lines"},
+        timeout=WAIT_SECONDS,
+    )
+    assert answer.json()["summary"] == {"total": 5, "accepted": 4, "rejected": 1}
+    assert answer.json()["results"][4]["code"] == "invalid_json"
+    assert history(relay, topic) == [0, 1, 2, 3]
+
+
 def test_a_thousand_messages_are_taken_and_one_more_refused(relay: RunningWorker, topic: str) -> None:
     answer = bulk(relay, messages(topic, *range(1000)))
     assert answer.json()["summary"] == {"total": 1000, "accepted": 1000, "rejected": 0}

@@ -121,6 +121,29 @@ def test_other_idempotency_keys_are_refused(key: str) -> None:
 # Bulk
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "application/x-ndjson",
+        "application/ndjson",
+        "application/jsonl",
+        "Application/X-NDJSON; charset=utf-8",
+    ],
+)
+def test_a_bulk_request_may_come_as_lines(value: str) -> None:
+    items, is_atomic = READER.bulk(b'{"topic":"a","payload":1}\n{"topic":"a","payload":2}\n', value, {})
+    assert (items, is_atomic) == ([PublishRequest("a", b"1"), PublishRequest("a", b"2")], False)
+    whole = b'{"topic":"a","payload":1}\n{"topic":"b","payload":2}\n'
+    assert code_of(READER.bulk, whole, value, query(atomic="yes")) == "atomic_needs_one_topic"
+    assert code_of(READER.publish, b'{"topic":"a","payload":1}', value) == "unsupported_media_type"
+
+
+def test_who_sends_many_messages_as_a_form_is_told_both_ways() -> None:
+    with pytest.raises(RelayError) as caught:
+        READER.bulk(b"a=1", "application/x-www-form-urlencoded", {})
+    assert "application/json or application/x-ndjson" in caught.value.errors[0].message
+
+
 TWO_TOPICS = b'{"messages":[{"topic":"a","payload":1},{"topic":"b","payload":2}]}'
 ONE_WRONG = b'{"messages":[{"topic":"a","payload":1},{"topic":"a"}]}'
 
