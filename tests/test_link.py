@@ -200,10 +200,73 @@ async def test_opening_given_up_leaves_nothing_behind(valkey: str) -> None:
 async def test_one_that_is_closed_and_forgotten_ends_in_order_whenever_garbage_is_collected(
     valkey: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    link = await Link.open(Endpoint.of(ValkeySettings(), valkey), lambda reply: None, lambda: None)
-    await asyncio.sleep(0)  # it has begun to read
-    link.close()
-    del link
-    gc.collect()
-    await until(lambda: not [task for task in asyncio.all_tasks() if task.get_name() == "valkey link"])
+    async with Proxy(valkey) as proxy:
+        endpoint = Endpoint.of(ValkeySettings(host=proxy.host, port=proxy.port))
+        link = await Link.open(endpoint, lambda reply: None, lambda: None)
+        link.close()
+        del link
+        gc.collect()
+        await until(lambda: not proxy.open_connections)
     assert not caplog.records
+
+
+@in_loop
+async def test_a_connection_is_introduced_in_one_round_trip(make_valkey: MakeValkey) -> None:
+    server = make_valkey(settings={"requirepass": "secret"}).start(wait=False)
+    await until(lambda: Path(server.socket_path).exists())
+    async with Proxy(server.socket_path) as proxy:
+        settings = ValkeySettings(host=proxy.host, port=proxy.port, password="secret", db=2)
+        async with _open(Endpoint.of(settings)):
+            assert proxy.request_chunks == 1
+
+
+@in_loop
+async def test_a_server_that_wants_a_password_and_is_given_none_says_so(make_valkey: MakeValkey) -> None:
+    server = make_valkey(settings={"requirepass": "secret"}).start(wait=False)
+    await until(lambda: Path(server.socket_path).exists())
+    assert (await _fails(Endpoint.of(ValkeySettings(), server.socket_path))).code == "store_denied"
+
+
+@in_loop
+async def test_where_nobody_listens_or_the_server_hangs_up_it_is_unavailable(valkey: str) -> None:
+    async with Proxy(valkey) as proxy:
+        endpoint = Endpoint.of(ValkeySettings(host=proxy.host, port=proxy.port))
+        proxy.replies_to_lose = 1
+        assert (await _fails(endpoint)).code == "store_unavailable"
+    assert (await _fails(endpoint)).code == "store_unavailable"
+    assert (await _fails(Endpoint.of(ValkeySettings(host="a" * 70)))).code == "store_unavailable"
+
+
+@in_loop
+async def test_a_peer_that_speaks_something_else_is_let_go() -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    assert (
+        await _fails(Endpoint.of(ValkeySettings(host="127.0.0.1", port=port)))
+    ).code == "store_unavailable"
+    server.close()
+    await server.wait_closed()
+
+
+@in_loop
+async def test_a_link_that_is_paused_hears_the_rest_when_it_goes_on(valkey: str) -> None:
+    async with _open(Endpoint.of(ValkeySettings(), valkey)) as (link, heard):
+        link.pause()
+        link.pause()
+        link.write([pack(("ECHO", b"x" * 300_000)), pack(("ECHO", b"y"))])
+        async with _open(Endpoint.of(ValkeySettings(), valkey)) as (second, other):
+            second.write([pack(("PING",))])
+            await until(lambda: other.replies)
+        assert heard.replies == []
+        link.resume()
+        link.resume()
+        await until(lambda: len(heard.replies) == 2)
+        link.sever()
+        link.pause()
+        await until(lambda: heard.losses)
+        link.resume()

@@ -15,14 +15,6 @@ MakeValkey = Callable[..., RealValkey]
 
 
 @in_loop
-async def test_the_parser_in_c_is_in_use(valkey: str) -> None:
-    # Without libvalkey everything works, at a fraction of the speed.
-    endpoint = make_client(ValkeySettings(), valkey).endpoint
-    connection = endpoint.connection_class(**endpoint.arguments)
-    assert "Libvalkey" in type(connection._parser).__name__
-
-
-@in_loop
 async def test_a_name_of_a_script_is_the_one_valkey_gives_it(valkey: str) -> None:
     with valkey_client.Valkey(unix_socket_path=valkey) as admin:
         for name in ("append", "read"):

@@ -9,18 +9,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
+from typing import Any
 
-from valkey.exceptions import ValkeyError
+from libvalkey import ReplyError
 
 from pulsar_relay.store.client import Client
-from pulsar_relay.store.link import Endpoint
-from pulsar_relay.store.refusals import ANSWERS, lost, unreachable
+from pulsar_relay.store.link import Endpoint, Link, pack
+from pulsar_relay.store.refusals import lost
 from pulsar_relay.store.shard import Shard
 
 Reply = bytes | int | None | list["Reply"]
 
 ENDLESS = frozenset({"MONITOR", "SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE"})
 """Commands that are answered again and again."""
+MOST_UNREAD = 1000
+"""Replies that wait for whoever reads them; the next ones wait on the server's side."""
 
 
 class AnswerError(Exception):
@@ -40,24 +44,44 @@ class Console:
         endpoint = self._endpoint
         if endpoint.locator is not None:
             endpoint = endpoint.at(await endpoint.locator.primary())
-        connection = endpoint.connection_class(**endpoint.arguments)
+        replies = _Replies()
+        link = await Link.open(replace(endpoint, identity=None), replies.on_reply, replies.on_lost, _told)
         try:
-            try:
-                async with asyncio.timeout(endpoint.connect_timeout_seconds):
-                    await connection.connect()
-            except (ValkeyError, OSError) as error:
-                raise unreachable(error) from error
-            await connection.send_command(*words)
-            yield await connection.read_response(disconnect_on_error=False)
+            link.write([pack(tuple(words))])
+            yield await replies.next(link)
             while words[0].upper() in ENDLESS:
-                yield await connection.read_response(disconnect_on_error=False)
-        except ANSWERS as error:
-            raise AnswerError(str(error)) from error
-        except (ValkeyError, OSError) as error:
-            raise lost() from error
+                yield await replies.next(link)
         finally:
-            with contextlib.suppress(ValkeyError, OSError):
-                await connection.disconnect(nowait=True)
+            link.close()
+            await link.wait_closed()
+
+
+class _Replies:
+    """What the link says, until it is read."""
+
+    def __init__(self) -> None:
+        self._unread: asyncio.Queue[Any] = asyncio.Queue()
+
+    def on_reply(self, reply: Any) -> None:
+        self._unread.put_nowait(reply)
+
+    def on_lost(self) -> None:
+        self._unread.put_nowait(lost())
+
+    async def next(self, link: Link) -> Reply:
+        if self._unread.qsize() > MOST_UNREAD:
+            link.pause()
+        elif self._unread.empty():
+            link.resume()
+        reply = await self._unread.get()
+        if isinstance(reply, Exception):
+            raise reply
+        told: Reply = reply
+        return told
+
+
+def _told(error: ReplyError) -> AnswerError:
+    return AnswerError(str(error))
 
 
 async def shards_for(client: Client, words: Sequence[str]) -> Sequence[Shard]:

@@ -1,8 +1,7 @@
 """Link: one connection to Valkey, for one life. It is opened, used and lost; who needs another opens another.
 
-valkey-py's connection does what differs between servers (sockets, TLS, authentication, the parser). Its
-client and its pool are not used: they wait for each answer before they send the next command, and make
-several tasks and timers for each.
+Replies are parsed by libvalkey where the loop hands their bytes over, and go to whoever asked in the same
+call: no task reads, nothing waits in between, and a reply that has not all arrived is the parser's affair.
 """
 
 from __future__ import annotations
@@ -10,52 +9,40 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import functools
 import logging
 import socket
 import ssl
 import struct
 import termios
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
 import libvalkey
-from valkey.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
-from valkey.asyncio.connection import AbstractConnection
-from valkey.exceptions import ValkeyError
+from libvalkey import ReplyError
 
 from actors.ports import StoreError
 from pulsar_relay import __version__
 from pulsar_relay.settings import ValkeySettings
 from pulsar_relay.store.identity import Admission, Severable
-from pulsar_relay.store.refusals import ANSWERS, TOO_MANY_CLIENTS, crowded, refusal, unreachable
+from pulsar_relay.store.refusals import TOO_MANY_CLIENTS, crowded, refusal
 
 logger = logging.getLogger(__name__)
 
 Word = str | bytes | int | float
 """One word of a command."""
 
-READ_BYTES = 256 * 1024
 GREETING_SECONDS = 0.05
-ENDING_SECONDS = 1.0
-"""More than an aborted transport needs to tell its reader."""
 KEEPALIVE = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
 """Seconds, seconds, probes: an idle connection that a firewall forgot is noticed within a minute."""
+SHUT_OUT = ("NOAUTH", f"ERR {TOO_MANY_CLIENTS}")
+"""How errors begin that are about the connection, whatever was asked."""
+_INCOMPLETE = object()
 
 
 def pack(words: tuple[Word, ...]) -> bytes:
     """A command as Valkey reads it."""
     return libvalkey.pack_command(words)
-
-
-class _TlsConnection(SSLConnection):
-    """One with the given context: valkey-py's own checks no host name, reads the system's certificates for
-    each connection anew, and trusts them beside the file it is given."""
-
-    def __init__(self, *, tls: ssl.SSLContext, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self.ssl_context.context = tls
 
 
 Place = tuple[str, int]
@@ -80,10 +67,15 @@ class Endpoint:
     each connection where that is, and only a primary will do.
     """
 
-    connection_class: type[AbstractConnection]
+    place: Place
     connect_timeout_seconds: float
     command_timeout_seconds: float
-    arguments: dict[str, Any] = field(repr=False)
+    path: str | None = None
+    """Of a Unix socket; it wins over the place."""
+    tls: ssl.SSLContext | None = None
+    db: int = 0
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
     identity: Admission | None = None
     locator: Locator | None = None
 
@@ -95,41 +87,51 @@ class Endpoint:
         identity: Admission | None = None,
     ) -> Endpoint:
         """The endpoint the settings name; `unix_socket` (the embedded server's) wins over them."""
-        arguments: dict[str, Any] = {
-            "db": settings.db,
-            "username": settings.username,
-            "password": settings.password,
-            "lib_name": "pulsar-relay",
-            "lib_version": __version__,
-            "socket_read_size": READ_BYTES,
-            # Deadlines are kept elsewhere: those of valkey-py cost a task for each command.
-            "socket_timeout": None,
-            "socket_connect_timeout": settings.connect_timeout_seconds,
-        }
         path = unix_socket or (str(settings.unix_socket) if settings.unix_socket else None)
-        kind: type[AbstractConnection]
-        if path is not None:
-            kind = UnixDomainSocketConnection
-            arguments |= {"path": path}
-        else:
-            kind = Connection
-            arguments |= {
-                "host": settings.host or "localhost",
-                "port": settings.port,
-                "socket_keepalive": True,
-                "socket_keepalive_options": KEEPALIVE,
-            }
-            if settings.tls:
-                kind = _TlsConnection
-                arguments["tls"] = ssl.create_default_context(cafile=settings.tls_ca)
         return cls(
-            kind, settings.connect_timeout_seconds, settings.command_timeout_seconds, arguments, identity
+            (settings.host or "localhost", settings.port),
+            settings.connect_timeout_seconds,
+            settings.command_timeout_seconds,
+            path,
+            ssl.create_default_context(cafile=settings.tls_ca) if settings.tls and path is None else None,
+            settings.db,
+            settings.username,
+            settings.password,
+            identity,
         )
 
     def at(self, place: Place) -> Endpoint:
         """The same of the server there."""
-        host, port = place
-        return replace(self, arguments=self.arguments | {"host": host, "port": port}, locator=None)
+        return replace(self, place=place, locator=None)
+
+    def introduction(self) -> list[tuple[Word, ...]]:
+        """The commands a new connection begins with."""
+        commands: list[tuple[Word, ...]] = []
+        if self.username:
+            commands.append(("AUTH", self.username, self.password or ""))
+        elif self.password:
+            commands.append(("AUTH", self.password))
+        commands.append(("CLIENT", "SETINFO", "LIB-NAME", "pulsar-relay"))
+        commands.append(("CLIENT", "SETINFO", "LIB-VER", __version__))
+        if self.db:
+            commands.append(("SELECT", self.db))
+        return commands
+
+    async def connect(self, protocol: asyncio.Protocol) -> None:
+        """Raises OSError."""
+        loop = asyncio.get_running_loop()
+        if self.path is not None:
+            await loop.create_unix_connection(lambda: protocol, self.path)
+            return
+        host, port = self.place
+        try:
+            transport, _ = await loop.create_connection(lambda: protocol, host, port, ssl=self.tls)
+        except UnicodeError as error:
+            raise OSError(f"{host!r} is no host name") from error
+        own = transport.get_extra_info("socket")
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in KEEPALIVE.items():
+            own.setsockopt(socket.IPPROTO_TCP, option, value)
 
     async def greeting(self) -> str:
         """What the server says on a new connection before it is asked anything; nothing, if all is well.
@@ -140,11 +142,10 @@ class Endpoint:
         heard = b""
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(GREETING_SECONDS):
-                where = self.arguments
-                if "path" in where:
-                    reader, writer = await asyncio.open_unix_connection(where["path"])
+                if self.path is not None:
+                    reader, writer = await asyncio.open_unix_connection(self.path)
                 else:
-                    reader, writer = await asyncio.open_connection(where["host"], where["port"])
+                    reader, writer = await asyncio.open_connection(*self.place)
                 try:
                     heard = await reader.readline()
                 finally:
@@ -152,65 +153,76 @@ class Endpoint:
         return heard.decode("utf-8", "replace")
 
 
-class Link:
+class Link(asyncio.Protocol):
     """Made open by `Link.open`. `on_reply` gets each reply, and each message of a subscription, in order; an
-    error Valkey answers with comes as a StoreError. `on_lost` is called once when the link ends without
-    `close`; no reply follows.
+    error Valkey answers with comes as what `told` makes of it. `on_lost` is called once when the link ends
+    without `close`; no reply follows.
 
-    Neither may raise.
+    None of them may raise.
     """
 
-    def __init__(
-        self, connection: AbstractConnection, on_reply: Callable[[Any], None], on_lost: Callable[[], None]
-    ) -> None:
-        self._connection = connection
-        self._on_reply = on_reply
-        self._on_lost = on_lost
-        # valkey-py has no way to send without waiting until the kernel has taken it all.
-        writer: asyncio.StreamWriter = cast(Any, connection)._writer
-        self._transport: asyncio.WriteTransport = writer.transport
-        self._reader = asyncio.get_running_loop().create_task(self._read(), name="valkey link")
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._replies = libvalkey.Reader(notEnoughData=_INCOMPLETE)
+        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._on_reply: Callable[[Any], None] = _ignore
+        self._on_lost: Callable[[], None] = _ignore
+        self._told: Callable[[ReplyError], Exception] = refusal
 
     @classmethod
     async def open(
-        cls, endpoint: Endpoint, on_reply: Callable[[Any], None], on_lost: Callable[[], None]
+        cls,
+        endpoint: Endpoint,
+        on_reply: Callable[[Any], None],
+        on_lost: Callable[[], None],
+        told: Callable[[ReplyError], Exception] = refusal,
     ) -> Link:
         """Connect, authenticate, and see that it is the right store; StoreError (with a known outcome) if
         that fails or takes too long.
         """
         locator, identity = endpoint.locator, endpoint.identity
-        connection: AbstractConnection | None = None
+        link = cls()
         place: Place | None = None
         try:
             async with asyncio.timeout(endpoint.connect_timeout_seconds):
                 if locator is not None:
                     place = await locator.primary()
                     endpoint = endpoint.at(place)
-                connection = endpoint.connection_class(**endpoint.arguments)
-                await connection.connect()
-                if locator is not None:
-                    await _expect_primary(connection)
-                if identity is not None:
-                    await identity.admit(functools.partial(_ask, connection))
-        except (ValkeyError, OSError) as error:
-            await _abandon(connection)
-            told = unreachable(error)
-            if told.code == "store_unavailable" and connection is not None:
-                told = crowded() if TOO_MANY_CLIENTS in await endpoint.greeting() else told
-            raise told from error
+                await link._introduce(endpoint, is_located=locator is not None)
+        except OSError as error:
+            link.close()
+            is_crowded = link._transport is not None and TOO_MANY_CLIENTS in await endpoint.greeting()
+            raise (crowded() if is_crowded else StoreError("store_unavailable")) from error
         except BaseException:
-            await _abandon(connection)
+            link.close()
             raise
-        link = cls(connection, on_reply, on_lost)
+        link._on_reply, link._on_lost, link._told = on_reply, on_lost, told
         if identity is not None:
             identity.watch(link)
         if locator is not None and place is not None:
             locator.watch(link, place)
         return link
 
+    async def _introduce(self, endpoint: Endpoint, *, is_located: bool) -> None:
+        dialogue = _Dialogue(self)
+        self._on_reply, self._on_lost, self._told = dialogue.on_reply, dialogue.on_lost, _as_it_is
+        await endpoint.connect(self)
+        commands = endpoint.introduction()
+        replies = await dialogue.say(*commands)
+        for words, reply in zip(commands, replies, strict=True):
+            # Not every server knows CLIENT SETINFO, and not every user may say it.
+            if isinstance(reply, ReplyError) and (words[0] != "CLIENT" or str(reply).startswith(SHUT_OUT)):
+                raise refusal(reply)
+        if is_located:
+            await _expect_primary(dialogue.ask)
+        if endpoint.identity is not None:
+            await endpoint.identity.admit(dialogue.ask)
+        dialogue.end()
+
     @property
     def untaken_bytes(self) -> int:
         """How much of what was written has not arrived on the other side, as far as this side knows."""
+        assert self._transport is not None
         unsent = self._transport.get_write_buffer_size()
         with contextlib.suppress(OSError, ValueError):
             # What the kernel took and the other side has not acknowledged. Not every system tells, and a
@@ -223,65 +235,101 @@ class Link:
         """Send packed commands. Returns at once. What is written to a link that is lost goes nowhere, also in
         the moment before `on_lost` says so.
         """
+        transport = self._transport
         # uvloop raises RuntimeError in that moment.
-        if not self._transport.is_closing():
-            self._transport.writelines(commands)
+        if transport is not None and not transport.is_closing():
+            transport.writelines(commands)
+
+    def pause(self) -> None:
+        """Take no more replies, but for those that are here by now: the others wait on the server's side."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def close(self) -> None:
         """End it at once; what is unsent is dropped. `on_lost` will not be called. May be called again."""
         self._on_lost = self._on_reply = _ignore
-        # Not by cancelling the reader: one that had no time to begin would not clean up.
-        self._transport.abort()
-        # The loop holds the transport, and who asked has let go of the link: what reads must not be collected
-        # before it has heard of the end.
-        self._reader.get_loop().call_later(ENDING_SECONDS, _ignore, self)
+        self.sever()
 
     def sever(self) -> None:
         """End it at once, as if the connection had been lost: `on_lost` will be called."""
-        self._transport.abort()
+        if self._transport is not None:
+            self._transport.abort()
 
     async def wait_closed(self) -> None:
         """Returns when nothing of it is left."""
-        await asyncio.wait([self._reader])
+        await asyncio.wait([self._closed])
 
-    async def _read(self) -> None:
-        read = self._connection.read_response
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._replies.feed(data)
+        parsed = self._replies.gets
         try:
-            while True:
-                try:
-                    reply = await read(disconnect_on_error=False)
-                except ANSWERS as error:
-                    reply = refusal(error)
-                self._on_reply(reply)
-        except (ValkeyError, OSError) as error:
-            logger.debug("link: lost (%s)", error)
-        finally:
-            self._transport.abort()
-            self._on_lost()
-            await _abandon(self._connection)
+            while (reply := parsed()) is not _INCOMPLETE:
+                self._on_reply(self._told(reply) if type(reply) is ReplyError else reply)
+        except libvalkey.ProtocolError as error:
+            logger.warning("link: what came is no reply (%s)", error)
+            self.sever()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        logger.debug("link: lost (%s)", error)
+        self._closed.set_result(None)
+        self._on_lost()
 
 
-async def _ask(connection: AbstractConnection, *words: Word) -> Any:
-    """One command on a connection that is not a link yet; StoreError where Valkey refuses it."""
-    await connection.send_command(*words)
-    try:
-        return await connection.read_response(disconnect_on_error=False)
-    except ANSWERS as error:
-        raise refusal(error) from error
+class _Dialogue:
+    """Questions and answers on a link that nobody has yet. Raises OSError where the link is lost."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._heard: asyncio.Queue[Any] = asyncio.Queue()
+
+    def on_reply(self, reply: Any) -> None:
+        self._heard.put_nowait(reply)
+
+    def on_lost(self) -> None:
+        self._heard.put_nowait(ConnectionResetError("the server hung up"))
+
+    async def say(self, *commands: tuple[Word, ...]) -> list[Any]:
+        """The replies to commands that are sent together, errors among them."""
+        self._link.write([pack(words) for words in commands])
+        return [await self._next() for _ in commands]
+
+    async def ask(self, *words: Word) -> Any:
+        """One command; StoreError where Valkey refuses it."""
+        (reply,) = await self.say(words)
+        if isinstance(reply, ReplyError):
+            raise refusal(reply) from reply
+        return reply
+
+    def end(self) -> None:
+        """The link is somebody's from now on, if it still is one."""
+        if not self._heard.empty():
+            raise ConnectionResetError("the server hung up, or spoke out of turn")
+
+    async def _next(self) -> Any:
+        reply = await self._heard.get()
+        if isinstance(reply, OSError):
+            raise reply
+        return reply
 
 
-async def _expect_primary(connection: AbstractConnection) -> None:
+async def _expect_primary(ask: Callable[..., Awaitable[Any]]) -> None:
     """A server that has just begun to be one, or is none any more, says so itself."""
-    if (await _ask(connection, "ROLE"))[0] != b"master":
+    if (await ask("ROLE"))[0] != b"master":
         raise StoreError("store_unavailable", "the server that should be the primary is a replica")
+
+
+def _as_it_is(error: ReplyError) -> Exception:
+    return error
 
 
 def _ignore(*_: object) -> None:
     pass
-
-
-async def _abandon(connection: AbstractConnection | None) -> None:
-    if connection is None:
-        return
-    with contextlib.suppress(ValkeyError, OSError):
-        await connection.disconnect(nowait=True)

@@ -8,17 +8,7 @@ from __future__ import annotations
 
 import logging
 
-from valkey.exceptions import (
-    AuthenticationError,
-    AuthorizationError,
-    BusyLoadingError,
-    MaxConnectionsError,
-    NoPermissionError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    ResponseError,
-)
+from libvalkey import ReplyError
 
 from actors.ports import StoreError
 
@@ -43,23 +33,9 @@ _DEPOSED = {
     "UNBLOCKED": "store_read_only",
     "MASTERDOWN": "store_primary_down",
 }
-_KINDS: tuple[tuple[type[Exception], str], ...] = (
-    # valkey-py cuts the first word off the texts of these.
-    (OutOfMemoryError, "store_full"),
-    (BusyLoadingError, "store_loading"),
-    (AuthenticationError, "store_denied"),
-    (AuthorizationError, "store_denied"),
-    (NoPermissionError, "store_denied"),
-)
-ANSWERS: tuple[type[Exception], ...] = (
-    ResponseError,
-    BusyLoadingError,
-    AuthenticationError,
-    AuthorizationError,
-)
-"""What valkey-py raises when Valkey has answered with an error; the connection goes on."""
 LOGGED_CHARACTERS = 120
-DENIED_IN_SCRIPT = "ACL failure in script"
+_DENIALS = ("ACL failure in script", "AUTH ", "Client sent AUTH", "invalid password")
+"""How servers that have no word for it begin."""
 WAIT_ON_REPLICA = "WAIT cannot be used with replica instances"
 STORE_EMPTY = "store_empty"
 STORE_FOREIGN = "store_foreign"
@@ -69,7 +45,6 @@ CODES = frozenset(
     {
         *_CODES.values(),
         *_DEPOSED.values(),
-        *dict(_KINDS).values(),
         *(STORE_EMPTY, STORE_FOREIGN),
         *("store_crowded", "store_error", "store_not_replicated", "store_unavailable", "overloaded"),
     }
@@ -102,29 +77,27 @@ class ElsewhereError(StoreError):
         self.asking = asking
 
 
-def refusal(answer: Exception) -> StoreError:
+def refusal(answer: ReplyError) -> StoreError:
     """What an error that Valkey answered with means: the command was not carried out."""
-    if isinstance(answer, NoScriptError):
+    text = str(answer).removeprefix("ERR ")
+    word = text.split(" ", 1)[0]
+    if word == "NOSCRIPT":
         return ScriptUnknownError("store_error")
-    if isinstance(answer, ReadOnlyError):
-        return DeposedError("store_read_only")
-    if str(answer).startswith("STALE "):
+    if word == "STALE":
         return StaleBatchError("store_unavailable")
-    for kind, code in _KINDS:
-        if isinstance(answer, kind):
-            return StoreError(code)
-    word = str(answer).split(" ", 1)[0]
     if word in ("MOVED", "ASK"):
-        return _elsewhere(str(answer))
-    if str(answer).startswith(WAIT_ON_REPLICA):
-        return DeposedError("store_read_only")
+        return _elsewhere(text)
     if word in _DEPOSED:
         return DeposedError(_DEPOSED[word])
-    code = "store_denied" if str(answer).startswith(DENIED_IN_SCRIPT) else _CODES.get(word, "")
+    if text.startswith(WAIT_ON_REPLICA):
+        return DeposedError("store_read_only")
+    if TOO_MANY_CLIENTS in text:
+        return crowded()
+    code = "store_denied" if text.startswith(_DENIALS) else _CODES.get(word, "")
     if not code:
         # A bug of ours, or a setting nobody thought of. After `with args` Valkey quotes what it was sent.
-        text = str(answer).split(" with args", 1)[0][:LOGGED_CHARACTERS]
-        logger.error("store: a command was refused: %s", text)
+        told = text.split(" with args", 1)[0][:LOGGED_CHARACTERS]
+        logger.error("store: a command was refused: %s", told)
         code = "store_error"
     return StoreError(code)
 
@@ -133,18 +106,6 @@ def _elsewhere(text: str) -> ElsewhereError:
     word, slot, place = text.split(" ")[:3]
     host, _, port = place.rpartition(":")
     return ElsewhereError(int(slot), (host, int(port)), asking=word == "ASK")
-
-
-def unreachable(error: Exception) -> StoreError:
-    """What a failure to connect means: nothing was sent."""
-    if isinstance(error, StoreError):
-        return error
-    for one in (error, error.__cause__):
-        if isinstance(one, ANSWERS):
-            return refusal(one)
-    if isinstance(error, MaxConnectionsError) or TOO_MANY_CLIENTS in str(error):
-        return crowded()
-    return StoreError("store_unavailable")
 
 
 def crowded() -> StoreError:

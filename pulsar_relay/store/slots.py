@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import binascii
 import functools
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from valkey.crc import VALKEY_CLUSTER_HASH_SLOTS, key_slot
-
 from pulsar_relay.store.link import Place, Word
 
-SLOTS: int = VALKEY_CLUSTER_HASH_SLOTS
+SLOTS = 16384
 
 _WITHOUT_KEY = frozenset(
     {"ASKING", "BGSAVE", "CLIENT", "CLUSTER", "CONFIG", "EXEC", "INFO", "MULTI", "PING", "PUBLISH", "ROLE"}
@@ -21,7 +20,12 @@ _FIRST_KEY_OF_SCRIPT = 3
 
 
 def slot_of(key: Word) -> int:
-    return key_slot(key if isinstance(key, bytes) else str(key).encode())
+    text = key if isinstance(key, bytes) else str(key).encode()
+    # What stands between the first braces, if that is anything, decides alone.
+    _, _, behind = text.partition(b"{")
+    tag, brace, _ = behind.partition(b"}")
+    # CRC-16/XMODEM.
+    return binascii.crc_hqx(tag if brace and tag else text, 0) % SLOTS
 
 
 def slot_of_command(words: Sequence[Word]) -> int | None:
@@ -39,7 +43,7 @@ def _tags() -> Sequence[str]:
     missing = SLOTS
     for number in itertools.count():
         tag = str(number)
-        slot = key_slot(tag.encode())
+        slot = slot_of(tag)
         if not tags[slot]:
             tags[slot] = tag
             missing -= 1
