@@ -54,7 +54,7 @@ from pulsar_relay.web.front import MOST_FAREWELLS, FrontServer
 from pulsar_relay.web.page import page, page_files
 from pulsar_relay.web.poll import Waiters
 from pulsar_relay.web.publish import Publisher
-from pulsar_relay.web.routes import FrontParts, api_application, metrics_application
+from pulsar_relay.web.routes import FrontParts, api_application, api_endpoints, metrics_application
 
 logger = logging.getLogger(__name__)
 
@@ -187,19 +187,23 @@ class Worker:
         if not await self._learn_cookie_key():
             self._learn_cookie_key_later()
         parts = self._front_parts(self._cookies)
-        self.api = api_application(parts)
-        api = self._front = FrontServer(
+        endpoints = api_endpoints(parts)
+        self.api = api_application(parts, endpoints)
+        self._front = FrontServer(
             self.api,
+            endpoints,
             settings.server,
             max_connections(settings.server.max_connections),
             lambda: self.relay.connections["websocket"],
         )
         api_sockets, metrics_sockets = (listen or self._bind)()
-        port = self._answer_on(api_sockets, api)
-        metrics_port = None
-        if metrics_sockets:
-            metrics_port = self._answer_on(metrics_sockets, HTTPServer(metrics_application(parts)))
-        return Ports(port, metrics_port)
+        await self._front.accept_from(api_sockets)
+        port = self._answers_on(api_sockets, self._front)
+        if not metrics_sockets:
+            return Ports(port, None)
+        metrics = HTTPServer(metrics_application(parts))
+        metrics.add_sockets(metrics_sockets)
+        return Ports(port, self._answers_on(metrics_sockets, metrics))
 
     def _bind(self) -> tuple[list[socket.socket], list[socket.socket]]:
         server = self._settings.server
@@ -208,8 +212,7 @@ class Worker:
             return api, []
         return api, bind_sockets(server.metrics_port, server.metrics_host, backlog=BACKLOG)
 
-    def _answer_on(self, sockets: list[socket.socket], server: HTTPServer) -> int:
-        server.add_sockets(sockets)
+    def _answers_on(self, sockets: list[socket.socket], server: HTTPServer) -> int:
         self._servers.append(server)
         self._sockets += sockets
         return int(sockets[0].getsockname()[1])
@@ -285,9 +288,11 @@ class Worker:
             compare_seconds=settings.topic.compare_interval_seconds,
             page_max_messages=settings.subscriber.page_max_messages,
         )
-        self.api = api_application(self._front_parts(self._cookies))
+        parts = self._front_parts(self._cookies)
+        endpoints = api_endpoints(parts)
+        self.api = api_application(parts, endpoints)
         server = settings.server
-        self._front.reload(self.api, server, max_connections(server.max_connections))
+        self._front.reload(self.api, endpoints, server, max_connections(server.max_connections))
 
     def abandon(self) -> None:
         """Nothing of a worker runs outside of its process."""

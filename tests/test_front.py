@@ -16,9 +16,11 @@ import pytest
 import requests
 from websockets.sync.client import connect
 
-from pulsar_relay.web import front
+from pulsar_relay.web import front, request_guard, stage
+from pulsar_relay.web.endpoint import Answer, Request
 from pulsar_relay.web.front import FrontServer
-from pulsar_relay.web.publish import PublishHandler
+from pulsar_relay.web.handler import PostEndpointHandler
+from pulsar_relay.web.publish import PublishEndpoints
 from tests.conditions import WAIT_SECONDS, until
 from tests.quiet_logs import quiet_logs as quiet_logs
 from tests.raw_http import RawConnection, chunked, request_bytes
@@ -27,7 +29,12 @@ from tests.workers import RunningWorker, make_settings
 
 LIMIT = 4096
 PATH = "/api/v1/messages"
+UNUSUAL = {"TE": "trailers"}
+"""A header with which Tornado gets a request that a connection of the relay's own could answer."""
 MakeRelay = Callable[..., RunningWorker]
+
+by_either = pytest.mark.parametrize("headers", [{}, UNUSUAL], ids=["plain", "unusual"])
+"""Requests that the relay's own connections answer, and those that Tornado does."""
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +120,7 @@ def test_a_length_beyond_all_measure_is_413(make_relay: MakeRelay, length: str) 
 
 
 def test_a_refused_body_without_end_is_cut_off(small: RunningWorker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(front, "DRAINED_BYTES", 1 << 20)
+    monkeypatch.setattr(request_guard, "DRAINED_BYTES", 1 << 20)
     block = b"x" * (1 << 16)
     sent = 0
     with RawConnection(small.ports.api) as connection:
@@ -393,13 +400,13 @@ def test_a_storm_of_connections_beyond_the_cap_costs_no_more_than_its_answers(ma
 def test_a_handler_that_cannot_be_made_is_answered_500_and_logged_once(
     make_relay: MakeRelay, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, topic: str
 ) -> None:
-    def fail(self: PublishHandler, **parts: object) -> None:
+    def fail(self: PostEndpointHandler, **parts: object) -> None:
         raise ZeroDivisionError("a secret")
 
     relay = make_relay()
-    monkeypatch.setattr(PublishHandler, "initialize", fail)
+    monkeypatch.setattr(PostEndpointHandler, "initialize", fail)
     with RawConnection(relay.ports.api) as connection:
-        answer = connection.request("POST", PATH, body_of(topic, 200))
+        answer = connection.request("POST", PATH, body_of(topic, 200), **UNUSUAL)
     assert (answer.status, answer.error) == (500, "internal_error")
     assert b"secret" not in answer.body and b"Zero" not in answer.body
     assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ZeroDivisionError]
@@ -409,21 +416,22 @@ def test_a_handler_that_cannot_be_made_is_answered_500_and_logged_once(
 # ---------------------------------------------------------------------------------------------------- the end
 
 
+@by_either
 def test_a_request_under_way_is_answered_before_the_relay_stops(
-    make_relay: MakeRelay, monkeypatch: pytest.MonkeyPatch
+    make_relay: MakeRelay, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
 ) -> None:
     began, may_end = threading.Event(), threading.Event()
 
-    async def post(self: PublishHandler) -> None:
+    async def answer_much(self: PublishEndpoints, request: Request) -> Answer:
         began.set()
         await asyncio.to_thread(may_end.wait, WAIT_SECONDS)
         # More than a socket takes at once: what is on its way counts too.
-        self.answer({"answer": "x" * (16 << 20)})
+        return Answer(200, b'{"answer":"' + b"x" * (16 << 20) + b'"}')
 
+    monkeypatch.setattr(PublishEndpoints, "one", answer_much)
     relay = make_relay()
-    monkeypatch.setattr(PublishHandler, "post", post)
     with RawConnection(relay.ports.api) as connection, ThreadPoolExecutor(1) as pool:
-        connection.send(request_bytes("POST", PATH, b"{}"))
+        connection.send(request_bytes("POST", PATH, b"{}", **headers))
         assert began.wait(WAIT_SECONDS)
         stopping = pool.submit(relay.stop)
         until(lambda: not relay.worker.relay.is_accepting, "the relay is stopping")
@@ -434,20 +442,22 @@ def test_a_request_under_way_is_answered_before_the_relay_stops(
         assert connection.rest() == b""
 
 
+@by_either
 def test_an_idle_connection_does_not_delay_stopping_and_a_busy_one_not_beyond_the_deadline(
-    make_relay: MakeRelay, monkeypatch: pytest.MonkeyPatch
+    make_relay: MakeRelay, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
 ) -> None:
     began = threading.Event()
 
-    async def post(self: PublishHandler) -> None:
+    async def take_an_hour(self: PublishEndpoints, request: Request) -> Answer:
         began.set()
         await asyncio.sleep(3600)
+        return Answer(200, b"{}")
 
+    monkeypatch.setattr(PublishEndpoints, "one", take_an_hour)
     relay = make_relay(server={"shutdown_deadline_seconds": 0.2})
-    monkeypatch.setattr(PublishHandler, "post", post)
     with RawConnection(relay.ports.api) as idle, RawConnection(relay.ports.api) as busy:
         assert idle.request("GET", "/health").status == 200
-        busy.send(request_bytes("POST", PATH, b"{}"))
+        busy.send(request_bytes("POST", PATH, b"{}", **headers))
         assert began.wait(WAIT_SECONDS)
         started = time.monotonic()
         relay.stop()
@@ -467,7 +477,7 @@ def test_a_connection_is_kept_alive_for_the_next_request_until_the_relay_stops(m
 def test_who_was_answered_a_moment_ago_is_heard_once_more_when_the_relay_stops(
     make_relay: MakeRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(front, "HEARING_SECONDS", WAIT_SECONDS)
+    monkeypatch.setattr(stage, "HEARING_SECONDS", WAIT_SECONDS)
     relay = make_relay()
     with RawConnection(relay.ports.api) as connection, ThreadPoolExecutor(1) as pool:
         assert connection.request("GET", "/health").status == 200

@@ -13,6 +13,8 @@ import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
 
+from tornado.httputil import parse_cookie
+
 from actors.stream import MessageId
 from pulsar_relay.errors import RelayError
 
@@ -40,6 +42,14 @@ class CursorCookie:
 
     def learn(self, key: str) -> None:
         self._key = key.encode("ascii")
+
+    def among(self, cookies: str) -> str | None:
+        """The cookie's value in a `Cookie` header."""
+        return parse_cookie(cookies).get(self.name) if self.name in cookies else None
+
+    def header(self, value: str | None, cursors: Mapping[str, MessageId]) -> str:
+        """As `update`, as a `Set-Cookie` header."""
+        return f"{self.name}={self.update(value, cursors)}; HttpOnly; Path=/; SameSite=Lax"
 
     def update(self, value: str | None, cursors: Mapping[str, MessageId]) -> str:
         """The value that follows `value`: these positions replaced, those of other topics kept."""

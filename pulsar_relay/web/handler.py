@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -10,7 +12,8 @@ import msgspec
 from tornado.routing import PathMatches
 from tornado.web import HTTPError, RequestHandler
 
-from pulsar_relay.errors import FieldError, RelayError, render
+from pulsar_relay.errors import RelayError, render
+from pulsar_relay.web.endpoint import HEADERS, Answer, Request, Route, refuse_encoding, respond
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +39,7 @@ class ApiHandler(RequestHandler):
 
     def body(self) -> bytes:
         """The request's body as it was sent; a compressed one is refused by name."""
-        encoding = self.request.headers.get("Content-Encoding", "identity").strip().lower()
-        if encoding not in ("", "identity"):
-            wrong = FieldError(("body",), "must be sent without `Content-Encoding`", "content_encoding")
-            raise RelayError("unsupported_media_type", errors=[wrong])
+        refuse_encoding(self.request.headers.get("Content-Encoding"))
         return self.request.body
 
     def answer(self, value: Any, status: int = 200) -> None:
@@ -77,6 +77,41 @@ class ApiHandler(RequestHandler):
             for method in _METHODS
             if getattr(cls, method.lower()) is not getattr(RequestHandler, method.lower())
         ]
+
+
+class EndpointHandler(ApiHandler):
+    """An endpoint for requests that Tornado has read, since something about them is unusual."""
+
+    def initialize(self, route: Route) -> None:
+        self.route = route
+        self.answering: asyncio.Task[Answer] | None = None
+
+    async def _respond(self, argument: str = "") -> None:
+        asked = self.request
+        headers = {name: asked.headers[name] for name in HEADERS if name in asked.headers}
+        request = Request(
+            f"{asked.method} {asked.path}", argument, asked.query_arguments, headers, asked.body
+        )
+        self.answering = asyncio.create_task(respond(self.route.endpoint, request))
+        with suppress(asyncio.CancelledError):
+            answer = await self.answering
+            for name, value in answer.headers.items():
+                self.set_header(name, value)
+            self.answer(answer.body, answer.status)
+
+    def on_connection_close(self) -> None:
+        if self.answering is not None and self.route.ends_with_client:
+            self.answering.cancel()
+
+
+class GetEndpointHandler(EndpointHandler):
+    async def get(self, argument: str = "") -> None:
+        await self._respond(argument)
+
+
+class PostEndpointHandler(EndpointHandler):
+    async def post(self, argument: str = "") -> None:
+        await self._respond(argument)
 
 
 class NotFoundHandler(ApiHandler):

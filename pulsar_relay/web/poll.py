@@ -20,6 +20,7 @@ from pulsar_relay.supervision.crew import Crew
 from pulsar_relay.web.beginnings import beginnings
 from pulsar_relay.web.connections import OpenConnections
 from pulsar_relay.web.cursor_cookie import CursorCookie
+from pulsar_relay.web.endpoint import Answer, Request
 from pulsar_relay.web.handler import ApiHandler
 
 
@@ -73,10 +74,6 @@ class PollSink:
     def fail(self) -> None:
         self._end("internal_error")
 
-    def abandon(self) -> None:
-        """The client is gone; nobody reads the answer."""
-        self._end(None)
-
     def _end(self, failure: str | None, detail: str = "") -> None:
         if self.done.done():
             return
@@ -96,12 +93,10 @@ class PollSink:
     def acknowledged(self, topic: str, message_id: MessageId, ref: object) -> None: ...
 
 
-class PollHandler(ApiHandler):
-    """What both addresses of the long-poll do."""
+class PollEndpoints:
+    """POST /messages/poll and GET /api/v1/poll"""
 
-    subscriber: Subscriber
-
-    def initialize(
+    def __init__(
         self,
         relay: Relay,
         reader: RequestReader,
@@ -109,33 +104,38 @@ class PollHandler(ApiHandler):
         cursor_cookie: CursorCookie,
         connections: OpenConnections,
     ) -> None:
-        self.relay = relay
-        self.reader = reader
-        self.waiters = waiters
-        self.cursor_cookie = cursor_cookie
-        self.connections = connections
-        self.sink = PollSink(asyncio.get_running_loop().create_future())
+        self._relay = relay
+        self._reader = reader
+        self._waiters = waiters
+        self._cursor_cookie = cursor_cookie
+        self._connections = connections
 
-    async def poll(self, request: PollRequest) -> None:
+    async def by_body(self, request: Request) -> Answer:
+        headers = request.headers
+        asked = self._reader.poll(request.plain_body(), headers.get("content-type"))
+        return await self._poll(asked, headers.get("cookie"))
+
+    async def by_query(self, request: Request) -> Answer:
+        return await self._poll(self._reader.poll_query(request.query), request.headers.get("cookie"))
+
+    async def _poll(self, request: PollRequest, cookies: str | None) -> Answer:
         """Wait for messages, and answer."""
-        if not self.relay.is_accepting:
+        if not self._relay.is_accepting:
             raise RelayError("shutting_down")
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + request.timeout_seconds
-        cookie = self.get_cookie(self.cursor_cookie.name)
-        known = self.cursor_cookie.read(cookie, request.topics) if cookie else {}
+        deadline = asyncio.get_running_loop().time() + request.timeout_seconds
+        cookie = self._cursor_cookie.among(cookies) if cookies else None
+        known = self._cursor_cookie.read(cookie, request.topics) if cookie else {}
         wanted = await self._placed(beginnings(request.topics, request.since, known), deadline)
-        await self._wait(request, wanted, deadline)
+        sink = await self._wait(request, wanted, deadline)
+        headers = {}
         if not request.since:
-            updated = self.cursor_cookie.update(cookie, self.sink.cursors)
-            self.set_cookie(self.cursor_cookie.name, updated, httponly=True, samesite="Lax")
-        sink = self.sink
+            headers["Set-Cookie"] = self._cursor_cookie.header(cookie, sink.cursors)
         # Topics are interleaved by time, which is kinder than one after the other; within one ids ascend
         # anyway. What came first may have expired while another topic was waited for.
-        now_ms = self.relay.clock()
+        now_ms = self._relay.clock()
         alive = [message for message in sink.messages if not message.is_expired(now_ms)]
         messages = sorted(alive, key=attrgetter("id"))
-        self.answer(wire.poll_answer(messages, sink.cursors, sink.has_more, sink.notices))
+        return Answer(200, wire.poll_answer(messages, sink.cursors, sink.has_more, sink.notices), headers)
 
     async def _placed(self, wanted: tuple[Wanted, ...], deadline: float) -> tuple[Wanted, ...]:
         """`wanted` with ids in place of now, as far as they can be had.
@@ -149,7 +149,7 @@ class PollHandler(ApiHandler):
         newest: Mapping[str, MessageId] = {}
         with suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
-                newest = await self.relay.newest(topics)
+                newest = await self._relay.newest(topics)
         return tuple(
             Wanted(one.topic, newest[one.topic], proves=False)
             if one.start is Start.LATEST and one.topic in newest
@@ -157,43 +157,35 @@ class PollHandler(ApiHandler):
             for one in wanted
         )
 
-    async def _wait(self, request: PollRequest, wanted: tuple[Wanted, ...], deadline: float) -> None:
-        """Until there are messages, or the deadline has come, or the client is gone."""
-        subscriber = self.subscriber = self.relay.open_subscriber(
-            self.sink, "poll", completes=True, max_messages=request.limit
-        )
-        self.waiters.enter(request.topics)
-        self.connections.add(self)
-        timer = asyncio.get_running_loop().call_at(deadline, subscriber.tell, Expire())
+    async def _wait(self, request: PollRequest, wanted: tuple[Wanted, ...], deadline: float) -> PollSink:
+        """Until there are messages, or the deadline has come, or the client is gone, which cancels it."""
+        loop = asyncio.get_running_loop()
+        sink = PollSink(loop.create_future())
+        subscriber = self._relay.open_subscriber(sink, "poll", completes=True, max_messages=request.limit)
+        waiting = WaitingPoll(subscriber)
+        self._waiters.enter(request.topics)
+        self._connections.add(waiting)
+        timer = loop.call_at(deadline, waiting.go_away)
         subscriber.tell(Subscribe(wanted, client_id=request.client_id))
         try:
-            await self.sink.done
+            await sink.done
         finally:
             timer.cancel()
-            self.waiters.leave(request.topics)
-            self.connections.discard(self)
+            self._waiters.leave(request.topics)
+            self._connections.discard(waiting)
             subscriber.disconnect()
+        return sink
 
-    def on_connection_close(self) -> None:
-        self.sink.abandon()
+
+@dataclass(frozen=True, slots=True)
+class WaitingPoll:
+    """A poll among the open connections."""
+
+    subscriber: Subscriber
 
     def go_away(self) -> None:
-        """The relay stops: answer now with what there is."""
+        """The relay stops, or the time is up: answer now with what there is."""
         self.subscriber.tell(Expire())
-
-
-class PostPollHandler(PollHandler):
-    """POST /messages/poll"""
-
-    async def post(self) -> None:
-        await self.poll(self.reader.poll(self.body(), self.request.headers.get("Content-Type")))
-
-
-class GetPollHandler(PollHandler):
-    """GET /api/v1/poll"""
-
-    async def get(self) -> None:
-        await self.poll(self.reader.poll_query(self.request.query_arguments))
 
 
 class PollStatsHandler(ApiHandler):

@@ -11,12 +11,13 @@ from typing import Any
 from actors.ports import Dedupe, Draft, WallClock
 from actors.protocol import Published
 from actors.stream import MessageId, timestamp_text
+from pulsar_relay import wire
 from pulsar_relay.errors import RelayError
 from pulsar_relay.message_reader import ItemError, PublishRequest
 from pulsar_relay.metrics import Latency
 from pulsar_relay.relay import Relay
 from pulsar_relay.requests import RequestReader, idempotency_key
-from pulsar_relay.web.handler import ApiHandler
+from pulsar_relay.web.endpoint import Answer, Request
 
 SCOPE = "-"
 """Whose idempotency keys these are. Without accounts all callers are one."""
@@ -63,35 +64,32 @@ def digest_of(requests: Iterable[PublishRequest]) -> str:
     return digest.hexdigest()
 
 
-class PublishHandler(ApiHandler):
-    """POST /api/v1/messages"""
-
-    def initialize(self, publisher: Publisher, reader: RequestReader) -> None:
-        self.publisher = publisher
-        self.reader = reader
-
-    async def post(self) -> None:
-        headers = self.request.headers
-        request = self.reader.publish(self.body(), headers.get("Content-Type"))
-        published = await self.publisher.publish(request, idempotency_key(headers.get("Idempotency-Key")))
-        self.answer(published_json(published, 0), 201)
-
-
 Item = PublishRequest | ItemError
 Outcome = str | RelayError
 """Of one message of a bulk request: its id, or why it has none."""
 
 
-class BulkHandler(PublishHandler):
-    """POST /api/v1/messages/bulk"""
+class PublishEndpoints:
+    """POST /api/v1/messages and /api/v1/messages/bulk"""
 
-    async def post(self) -> None:
-        headers = self.request.headers
-        key = idempotency_key(headers.get("Idempotency-Key"))
+    def __init__(self, publisher: Publisher, reader: RequestReader) -> None:
+        self._publisher = publisher
+        self._reader = reader
+
+    async def one(self, request: Request) -> Answer:
+        headers = request.headers
+        message = self._reader.publish(request.plain_body(), headers.get("content-type"))
+        key = idempotency_key(headers.get("idempotency-key"))
+        published = await self._publisher.publish(message, key)
+        return Answer(201, wire.json_text(published_json(published, 0)))
+
+    async def bulk(self, request: Request) -> Answer:
+        headers = request.headers
+        key = idempotency_key(headers.get("idempotency-key"))
         # All or nothing is a matter of reading: what is left then is one topic, and its messages are one
         # append.
-        items, _is_atomic = self.reader.bulk(
-            self.body(), headers.get("Content-Type"), self.request.query_arguments
+        items, _is_atomic = self._reader.bulk(
+            request.plain_body(), headers.get("content-type"), request.query
         )
         groups: dict[str, list[int]] = {}
         for index, item in enumerate(items):
@@ -101,13 +99,14 @@ class BulkHandler(PublishHandler):
             self._publish(topic, [items[index] for index in indexes], key)
             for topic, indexes in groups.items()
         ]
-        answers = dict(zip(groups, await asyncio.gather(*publishes), strict=True))
+        published = [await publishes[0]] if len(publishes) == 1 else await asyncio.gather(*publishes)
+        answers = dict(zip(groups, published, strict=True))
         _refuse_what_to_repeat(answers, is_repeatable=key is not None)
-        self.answer(_bulk_json(items, _outcomes(items, groups, answers)), 207)
+        return Answer(207, wire.json_text(_bulk_json(items, _outcomes(items, groups, answers))))
 
     async def _publish(self, topic: str, requests: Sequence[Any], key: str | None) -> Published | RelayError:
         try:
-            return await self.publisher.publish_all(topic, requests, key)
+            return await self._publisher.publish_all(topic, requests, key)
         except RelayError as error:
             return error
 

@@ -17,13 +17,14 @@ from pulsar_relay.web.connections import OpenConnections
 from pulsar_relay.web.consumers import AcknowledgeHandler, ConsumerHandler, ConsumerListHandler
 from pulsar_relay.web.cursor_cookie import CursorCookie
 from pulsar_relay.web.documents import Document, DocumentHandler
+from pulsar_relay.web.endpoint import Endpoints, Route
 from pulsar_relay.web.farewell import Farewells
-from pulsar_relay.web.handler import NotFoundHandler
+from pulsar_relay.web.handler import GetEndpointHandler, NotFoundHandler, PostEndpointHandler
 from pulsar_relay.web.health import HealthHandler, MetricsHandler, ReadyHandler
-from pulsar_relay.web.poll import GetPollHandler, PollStatsHandler, PostPollHandler, Waiters
-from pulsar_relay.web.publish import BulkHandler, Publisher, PublishHandler
+from pulsar_relay.web.poll import PollEndpoints, PollStatsHandler, Waiters
+from pulsar_relay.web.publish import PublishEndpoints, Publisher
 from pulsar_relay.web.sse import StreamHandler
-from pulsar_relay.web.topics import HistoryHandler, StatsHandler, TopicHandler, TopicListHandler
+from pulsar_relay.web.topics import HistoryEndpoint, StatsHandler, TopicHandler, TopicListHandler
 from pulsar_relay.web.websocket import RelayWebSocket
 
 Encode = Callable[[Sequence[Any]], bytes]
@@ -51,17 +52,25 @@ class FrontParts:
     page_files: Mapping[str, Document]
 
 
-def api_application(parts: FrontParts) -> Application:
-    """The API's addresses."""
+def api_endpoints(parts: FrontParts) -> Endpoints:
+    """The addresses that are asked thousands of times a second: they are answered without Tornado."""
+    publish = PublishEndpoints(parts.publisher, parts.reader)
+    poll = PollEndpoints(parts.relay, parts.reader, parts.waiters, parts.cookies, parts.connections)
+    history = HistoryEndpoint(parts.relay, parts.reader)
+    return Endpoints(
+        [
+            Route("POST", "/api/v1/messages", publish.one),
+            Route("POST", "/api/v1/messages/bulk", publish.bulk),
+            Route("POST", "/messages/poll", poll.by_body, ends_with_client=True),
+            Route("GET", "/api/v1/poll", poll.by_query, ends_with_client=True),
+            Route("GET", "/api/v1/topics/{}/messages", history, ends_with_client=True),
+        ]
+    )
+
+
+def api_application(parts: FrontParts, endpoints: Endpoints) -> Application:
+    """All of the API's addresses: also those of the endpoints, for requests that are not plain."""
     relay, reader, connections = parts.relay, parts.reader, parts.connections
-    publish = {"publisher": parts.publisher, "reader": reader}
-    poll = {
-        "relay": relay,
-        "reader": reader,
-        "waiters": parts.waiters,
-        "cursor_cookie": parts.cookies,
-        "connections": connections,
-    }
     stream = {
         "relay": relay,
         "settings": parts.settings,
@@ -83,16 +92,12 @@ def api_application(parts: FrontParts) -> Application:
     consumer = r"/api/v1/consumers/([^/]+)"
     return _application(
         [
-            (r"/api/v1/messages", PublishHandler, publish),
-            (r"/api/v1/messages/bulk", BulkHandler, publish),
-            (r"/messages/poll", PostPollHandler, poll),
-            (r"/api/v1/poll", GetPollHandler, poll),
+            *map(_endpoint_route, endpoints.routes),
             (r"/messages/poll/stats", PollStatsHandler, {"crew": parts.crew}),
             (r"/ws", RelayWebSocket, socket),
             (r"/api/v1/stream", StreamHandler, stream),
             (r"/api/v1/topics", TopicListHandler, topics),
             (topic, TopicHandler, topics),
-            (topic + "/messages", HistoryHandler, {"relay": relay, "reader": reader}),
             (r"/api/v1/consumers", ConsumerListHandler, {"relay": relay, "reader": reader}),
             (consumer, ConsumerHandler, {"relay": relay}),
             (consumer + "/ack", AcknowledgeHandler, {"relay": relay, "reader": reader}),
@@ -111,6 +116,11 @@ def api_application(parts: FrontParts) -> Application:
         ],
         max_frame_bytes=parts.settings.subscriber.max_frame_bytes,
     )
+
+
+def _endpoint_route(route: Route) -> tuple[Any, ...]:
+    handler = PostEndpointHandler if route.method == "POST" else GetEndpointHandler
+    return (route.path.replace("{}", "([^/]+)"), handler, {"route": route})
 
 
 def metrics_application(parts: FrontParts) -> Application:

@@ -13,6 +13,7 @@ from pulsar_relay.fields import is_topic_name
 from pulsar_relay.relay import Relay
 from pulsar_relay.requests import RequestReader
 from pulsar_relay.supervision.crew import Crew
+from pulsar_relay.web.endpoint import Answer, Request
 from pulsar_relay.web.handler import ApiHandler
 
 STATS = "stats"
@@ -134,27 +135,28 @@ class StatsHandler(ApiHandler):
         self.answer(await relay_statistics(self.relay, self.crew))
 
 
-class HistoryHandler(ApiHandler):
+class HistoryEndpoint:
     """GET /api/v1/topics/{topic}/messages"""
 
-    def initialize(self, relay: Relay, reader: RequestReader) -> None:
-        self.relay = relay
-        self.reader = reader
+    def __init__(self, relay: Relay, reader: RequestReader) -> None:
+        self._relay = relay
+        self._reader = reader
 
-    async def get(self, topic: str) -> None:
-        topic = _existing_name(topic)
-        query = self.reader.history_query(self.request.query_arguments)
+    async def __call__(self, request: Request) -> Answer:
+        topic = _existing_name(request.argument)
+        query = self._reader.history_query(request.query)
         # A place that is no message id begins where the order begins, as it does for a poll.
         start = place(query.cursor) if query.cursor else None
         cursor = start if isinstance(start, MessageId) else None
-        page = await self.relay.history(topic, cursor, query.limit, descends=query.descends)
+        page = await self._relay.history(topic, cursor, query.limit, descends=query.descends)
         if not page.messages and not page.has_more:
             # Only an empty answer may be about a topic that does not exist.
-            await self.relay.describe(topic)
-        self.answer(
+            await self._relay.describe(topic)
+        return Answer(
+            200,
             wire.history_answer(
                 page.messages, query.limit, query.order, query.cursor, page.end, has_more=page.has_more
-            )
+            ),
         )
 
 
