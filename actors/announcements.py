@@ -12,6 +12,8 @@ from actors.subscription import Subscription
 class Announcements:
     """A part of the subscriber's actor."""
 
+    __slots__ = ("_counters", "_sink")
+
     def __init__(self, sink: Sink, counters: Counters) -> None:
         self._sink = sink
         self._counters = counters

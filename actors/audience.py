@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from actors.fan_out import FanOut
+from actors.live_cursor import LiveCursor
 from actors.memory import Standing, TopicMemory
 from actors.ports import StreamPage
 from actors.proof import judge, unbroken
 from actors.protocol import (
-    Delivered,
-    Evicted,
     Fetch,
     FetchFailed,
     Locate,
@@ -55,16 +55,16 @@ class Audience:
         self._directory = start.directory
         self._store = start.store
         self._page_max_bytes = start.limits.page_max_bytes
+        self._fan_out = FanOut(actor, start)
         self._clock = start.clock
         self._counters = start.counters
         self._memory = memory
-        self._live: dict[int, Any] = {}
         self._readers = Readers()
         self._locating: list[tuple[Locate, Any]] = []
 
     def __len__(self) -> int:
         """Subscribers that are live or wait for an answer."""
-        return len(self._live) + len(self._readers) + len(self._locating)
+        return len(self._fan_out) + len(self._readers) + len(self._locating)
 
     def bound(self, limits: TopicLimits) -> None:
         """For the reads from now on."""
@@ -113,7 +113,8 @@ class Audience:
 
     def _go_live(self, reader: Reader) -> None:
         fetch, memory = reader.fetch, self._memory
-        self._live[fetch.subscriber_id] = reader.subscriber
+        live = LiveCursor() if fetch.live is None else fetch.live
+        self._fan_out.enter(fetch.subscriber_id, reader.subscriber, live, memory.newest)
         went = WentLive(self._topic, fetch.ticket, memory.newest, memory.epoch, reader.notice)
         self._actor.send(reader.subscriber, went)
         self._readers.close(fetch.subscriber_id)
@@ -207,27 +208,22 @@ class Audience:
     # Being live
 
     def fan_out(self, messages: Sequence[Message]) -> None:
-        if not self._live or not messages:
-            return
-        # Also if all have expired by now: the live stand behind them then.
-        delivered = Delivered(self._topic, Batch(self._topic, messages).unexpired(self._clock()))
-        send = self._actor.send
-        for subscriber in self._live.values():
-            send(subscriber, delivered)
+        self._fan_out.deliver(messages)
+
+    def go_on(self) -> None:
+        """With a fan-out that had no time for all."""
+        self._fan_out.go_on()
 
     # Going
 
     def leave(self, subscriber_id: int) -> None:
         self._readers.close(subscriber_id)
-        if self._live.pop(subscriber_id, None) is not None:
+        if self._fan_out.leave(subscriber_id):
             self._report_live()
 
     def evict(self) -> None:
         """Have every live subscriber prove its cursor anew."""
-        subscribers, self._live = list(self._live.values()), {}
-        for subscriber in subscribers:
-            self._actor.send(subscriber, Evicted(self._topic))
-        if subscribers:
+        if self._fan_out.evict():
             self._report_live()
 
     def dismiss(self, code: str) -> None:
@@ -238,4 +234,4 @@ class Audience:
         self.evict()
 
     def _report_live(self) -> None:
-        self._actor.send(self._directory, SubscribersChanged(self._topic, len(self._live)))
+        self._actor.send(self._directory, SubscribersChanged(self._topic, len(self._fan_out)))

@@ -9,16 +9,18 @@ address, and a topic can leave memory at any time.
     handler ──ask Publish──▶ Directory ──forward──▶ Topic ──append──▶ Store
     handler ◀─────────────────Published───────────── Topic ◀─Appended── Store
     Subscriber ──Fetch──▶ Directory ──forward──▶ Topic ──Page | WentLive | FetchFailed──▶ Subscriber
-    Topic ──Delivered──▶ every live Subscriber ──deliver──▶ Sink
+    Topic ──deliver──▶ the Sink of each live Subscriber that has lent its cursor
+    Topic ──Delivered──▶ every other live Subscriber ──deliver──▶ Sink
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from actors.counters import Counters
+from actors.live_cursor import LiveCursor
 from actors.ports import Archive, Notice, Position, Sink, Store, TopicTerms, WallClock
 from actors.stream import Batch, HotLimits, Message, MessageId
 
@@ -84,7 +86,8 @@ class Fetch:
     `ticket` comes back with the answer; an answer with an older ticket than the last one asked for is stale.
     `proves`: the cursor is a place in the stream, and must be shown to be one, else a `Notice` comes with the
     answer. False for what is only a place to begin at: the beginning, a time. `epoch`: the history the cursor
-    is from, where the subscriber knows it.
+    is from, where the subscriber knows it. `live`: lent for the time it is live; None: all it is delivered
+    goes by message.
     """
 
     topic: str
@@ -94,6 +97,7 @@ class Fetch:
     max_messages: int
     proves: bool = False
     epoch: str | None = None
+    live: LiveCursor | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,7 @@ class Page:
 @dataclass(frozen=True, slots=True)
 class WentLive:
     """The subscriber has everything up to `cursor` and is in the live set: what is appended from now on is
-    `Delivered` to it."""
+    delivered to it."""
 
     topic: str
     ticket: int
@@ -132,10 +136,22 @@ class FetchFailed:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """New messages for a live subscriber: they follow its cursor directly."""
+    """New messages for a live subscriber: they follow its cursor directly, or what is on its way to it."""
 
     topic: str
     batch: Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """The subscriber's sink was full after what a topic delivered straight to it. Comes before `Drained`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SinkFailed:
+    """The subscriber's sink raised `error` when a topic delivered straight to it."""
+
+    error: BaseException
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +176,8 @@ class Evicted:
 @dataclass(frozen=True, slots=True)
 class StartSubscriber:
     """First message of a `SubscriberActor`. `completes`: end after the first messages instead of going on
-    (a long-poll)."""
+    (a long-poll). `is_counted`: topics may count what they deliver straight to the sink; False for the
+    relay's own, whose `counters` are nobody's."""
 
     subscriber_id: int
     sink: Sink
@@ -170,6 +187,7 @@ class StartSubscriber:
     page_max_messages: int
     completes: bool
     counters: Counters
+    is_counted: bool = True
 
 
 @dataclass(frozen=True, slots=True)

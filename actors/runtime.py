@@ -29,12 +29,13 @@ from actors.ask import Ask, AskFailed, AskTimeout, DeadActorError, PoisonError, 
 from actors.carrier import Carrier
 from actors.cell import Cell
 from actors.loop_actor import LoopActor
-from actors.mailbox import Envelope, running_loop
+from actors.mailbox import HANDLER_ERRORS, Envelope, running_loop
 from actors.outside import NOTHING
 from actors.population import Population
 from actors.work import Performed, PerformFailed, Timer
 
 __all__ = [
+    "HANDLER_ERRORS",
     "AskFailed",
     "AskTimeout",
     "AsyncioSystemBase",

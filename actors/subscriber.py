@@ -31,10 +31,12 @@ from actors.protocol import (
     Evicted,
     Expire,
     FetchFailed,
+    Filled,
     Leave,
     Locate,
     Located,
     Page,
+    SinkFailed,
     Start,
     StartSubscriber,
     Subscribe,
@@ -99,6 +101,8 @@ class SubscriberActor(LoopActor):
         if self._consumer is None:
             if client_id is not None:
                 self._consumer = Consumer(self, self._start, client_id)
+                for subscription in self._subscriptions.all():
+                    subscription.sink = None
             elif any(wanted.start is Start.ACKED for wanted in subscribe.wanted):
                 return "client_id_required"
         elif client_id not in (None, self._consumer.client_id):
@@ -167,6 +171,7 @@ class SubscriberActor(LoopActor):
             self._confirm_if_located(request)
 
     def _leave(self, subscription: Subscription) -> None:
+        subscription.sink = None
         if subscription.stage in (Stage.LIVE, Stage.FETCHING):
             self.send(self._directory, Leave(subscription.topic, self._id))
 
@@ -207,6 +212,9 @@ class SubscriberActor(LoopActor):
         subscription.cursor = went.cursor
         subscription.epoch = went.epoch
         subscription.has_more = False
+        if self._poll is None and self._consumer is None and self._start.is_counted:
+            # Nothing but the sink has to know what is delivered.
+            subscription.sink = self._sink
         self._fetch_parked()
         self._complete_if_over()
 
@@ -287,6 +295,14 @@ class SubscriberActor(LoopActor):
             self._fetch_parked()
 
     # The outbox
+
+    def on_filled(self, _filled: Filled) -> None:
+        # Several topics may have filled it before this was heard of.
+        if not self._is_paused:
+            self._pause()
+
+    def on_sink_failed(self, failed: SinkFailed) -> None:
+        raise failed.error
 
     def _pause(self) -> None:
         self._is_paused = True
@@ -403,6 +419,8 @@ class SubscriberActor(LoopActor):
         Located: on_located,
         FetchFailed: on_fetch_failed,
         Evicted: on_evicted,
+        Filled: on_filled,
+        SinkFailed: on_sink_failed,
         Drained: on_drained,
         Subscribe: on_subscribe,
         Unsubscribe: on_unsubscribe,

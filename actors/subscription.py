@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable
 from enum import Enum, auto
 
+from actors.live_cursor import LiveCursor
 from actors.protocol import Fetch, Start, Wanted
 from actors.stream import BEGINNING, MessageId
 
@@ -37,7 +38,7 @@ class Stage(Enum):
     OVER = auto()
 
 
-class Subscription:
+class Subscription(LiveCursor):
     """`proves`: `cursor` must be shown to be part of the stream, True unless it is only a place to begin at.
     `epoch`: the history the cursor is from, None if nobody said. `ticket`: of the last question asked.
     `given`: what is at or below it was given to the named client before, or may have been. `is_recalled`:
@@ -46,7 +47,6 @@ class Subscription:
     """
 
     __slots__ = (
-        "cursor",
         "epoch",
         "failures",
         "given",
@@ -63,6 +63,7 @@ class Subscription:
     )
 
     def __init__(self, wanted: Wanted, request: SubscribeRequest) -> None:
+        super().__init__()
         self.topic = wanted.topic
         self.epoch = wanted.epoch
         self.request: SubscribeRequest | None = request
@@ -75,7 +76,6 @@ class Subscription:
         self.has_more = False
         self.is_foreign = wanted.start is Start.UNKNOWN
         self.start: Start | None = None
-        self.cursor = BEGINNING
         self.proves = False
         if isinstance(wanted.start, MessageId):
             self.cursor = wanted.start
@@ -99,7 +99,7 @@ class Subscription:
     def fetch(self, subscriber_id: int, max_messages: int) -> Fetch:
         """The question for what comes after the cursor, under the present ticket."""
         return Fetch(
-            self.topic, subscriber_id, self.ticket, self.cursor, max_messages, self.proves, self.epoch
+            self.topic, subscriber_id, self.ticket, self.cursor, max_messages, self.proves, self.epoch, self
         )
 
 
@@ -169,7 +169,9 @@ class Subscriptions:
         return subscription.ticket
 
     def enter(self, subscription: Subscription, stage: Stage) -> None:
-        """Who enters PARKED, even from there, waits behind all others for its turn."""
+        """Who enters PARKED, even from there, waits behind all others for its turn. Whatever is entered,
+        messages for it go by mailbox from now on."""
+        subscription.sink = None
         if subscription.stage is Stage.FETCHING:
             self._fetching -= 1
         elif subscription.stage is Stage.PARKED:

@@ -22,6 +22,7 @@ from thespian.actors import ActorExitRequest
 
 from actors.appender import Appender, Appending
 from actors.audience import Audience, PageRead
+from actors.fan_out import FanOutDue
 from actors.memory import FILL_MESSAGES, Run, Standing, TopicMemory
 from actors.ports import Appended, Position, Publish, StoreError, StreamPage, Trimmed
 from actors.protocol import (
@@ -166,6 +167,9 @@ class TopicActor(LoopActor):
         if messages:
             self._audience.fan_out(messages)
             self._report_size()
+
+    def on_fan_out_due(self, _due: FanOutDue, _sender: Any) -> None:
+        self._audience.go_on()
 
     def on_compared(self, compared: Compared, _sender: Any) -> None:
         self._memory.compare(compared.position)
@@ -377,6 +381,7 @@ class TopicActor(LoopActor):
     _from_self: ClassVar[dict[type, Callable[[TopicActor, Any, Any], None]]] = {
         StartTopic: on_start,
         Flush: on_flush,
+        FanOutDue: on_fan_out_due,
         _FillAgain: on_fill_again,
         _Release: on_release,
         Retire: on_retire,

@@ -214,6 +214,7 @@ class Relay:
             max_messages or self._page_max_messages,
             completes,
             Counters() if transport is None else self.counters,
+            is_counted=transport is not None,
         )
         self.base.tell(address, start)
         counted = () if transport is None else (transport,)

@@ -182,6 +182,9 @@ class StandInRef:
         self.system.timers.append(timer)
         return timer
 
+    def is_overdue(self) -> bool:
+        return self.system.is_overdue
+
     def createActor(
         self, actor_class: Any, _requirements: Any, _name: Any, _source: Any = None
     ) -> StandInRef:
@@ -207,6 +210,8 @@ class StandInSystem:
         self.create_error: Exception | None = None
         self.failures: tuple[type[Exception], ...] = (PoisonedError,)
         """What a handler may raise and end its actor, as in the runtime. Anything else fails the test."""
+        self.is_overdue = False
+        """What an actor is told that asks whether the burst has had its time."""
         self._count = 0
 
     def create(self, actor_class: type[LoopActor], parent: Any = None) -> StandInRef:
@@ -282,13 +287,14 @@ class PoisonedError(Exception):
 
 
 class RecordingSink:
-    """Remembers what a connection was given. `is_full`: what `deliver` answers."""
+    """Remembers what a connection was given. `is_full`: what `deliver` answers. `is_broken`: it raises."""
 
     def __init__(self) -> None:
         self.batches: list[Batch] = []
         self.log: list[tuple[Any, ...]] = []
         """Everything in order: ("messages", ids), ("notice", notice), ("subscribed", cursors, ref), ..."""
         self.is_full = False
+        self.is_broken = False
 
     @property
     def messages(self) -> list[Message]:
@@ -306,6 +312,8 @@ class RecordingSink:
         return [entry[1:] for entry in self.log if entry[0] == kind]
 
     def deliver(self, batch: Batch) -> bool:
+        if self.is_broken:
+            raise PoisonedError
         self.batches.append(batch)
         self.log.append(("messages", [message.id_text for message in batch.messages]))
         return self.is_full
@@ -387,6 +395,7 @@ def start_subscriber(
     completes: bool = False,
     counters: Counters | None = None,
     claims: Any = None,
+    is_counted: bool = True,
 ) -> StandInRef:
     subscriber = system.create(SubscriberActor)
     subscriber.tell(
@@ -399,6 +408,7 @@ def start_subscriber(
             page_max_messages,
             completes,
             counters or Counters(),
+            is_counted,
         )
     )
     return subscriber

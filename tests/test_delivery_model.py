@@ -2,15 +2,16 @@
 is given the stream after its cursor, each message once, in order, and is told of every break.
 
 What happens at random: publishes here and on another worker, feed messages that are lost, doubled or late,
-store calls that end in any order or fail before or after they took effect, connections that are slow, come
-back or leave, topics that fail, memory that is taken away, a stream that is trimmed, a store that loses its
-newest.
+store calls that end in any order or fail before or after they took effect, connections that are slow, break,
+come back or leave, fan-outs that have no time for everybody, topics that fail, memory that is taken away, a
+stream that is trimmed, a store that loses its newest.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from thespian.actors import ActorExitRequest
 
+from actors import fan_out
 from actors.counters import Counters
 from actors.directory import DirectoryActor
 from actors.ports import Draft, Publish
@@ -54,6 +56,14 @@ MORE = int(os.environ.get("TEST_EXAMPLES_SCALE", "1"))
 """Multiplies the examples that are tried."""
 
 indexes = st.integers(0, 1000)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_delivery_a_time() -> Iterator[None]:
+    """Four connections are enough for a fan-out that takes several turns."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fan_out, "DELIVERIES_BETWEEN_CLOCK_READINGS", 1)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -228,6 +238,12 @@ class DeliveryModel(RuleBasedStateMachine):
 
     @precondition(lambda self: self.connections)
     @rule(which=indexes)
+    def break_sink(self, which: int) -> None:
+        """The next message it is given ends it, and hurts nobody else."""
+        self._connection(which).sink.is_broken = True
+
+    @precondition(lambda self: self.connections)
+    @rule(which=indexes)
     def fill_outbox(self, which: int) -> None:
         self._connection(which).sink.is_full = True
 
@@ -239,6 +255,11 @@ class DeliveryModel(RuleBasedStateMachine):
         self.system.post(connection.subscriber, Drained(), None)
 
     # What the world does
+
+    @rule(is_overdue=st.booleans())
+    def work_hard(self, is_overdue: bool) -> None:
+        """A burst that is overdue has time for one delivery."""
+        self.system.is_overdue = is_overdue
 
     @rule(count=st.integers(1, 30))
     def deliver(self, count: int) -> None:
@@ -332,6 +353,8 @@ class DeliveryModel(RuleBasedStateMachine):
         self._settle()
         for connection in self.connections:
             self._check(connection)
+        self._forget_broken()
+        for connection in self.connections:
             position = connection.position
             if self.is_whole:
                 assert position == max(self.stream.newest, BEGINNING), (position, self.stream.newest)
@@ -342,6 +365,7 @@ class DeliveryModel(RuleBasedStateMachine):
 
     def _settle(self) -> None:
         """The world comes to rest, and the store answers everything."""
+        self.system.is_overdue = False
         for connection in self.connections:
             connection.sink.is_full = False
             self.system.post(connection.subscriber, Drained(), None)
@@ -351,6 +375,13 @@ class DeliveryModel(RuleBasedStateMachine):
             self.system.settle()
             self.system.fire_timers()
         self.system.settle()
+
+    def _forget_broken(self) -> None:
+        """Those that were given something, and told that they failed."""
+        for connection in self.connections:
+            assert connection.subscriber.is_alive != bool(connection.sink.entries("failed"))
+            assert connection.sink.is_broken or connection.subscriber.is_alive
+        self.connections = [one for one in self.connections if one.subscriber.is_alive]
 
     def _check(self, connection: Connection) -> None:
         """Each message follows the one before, or a notice says that it does not."""
@@ -411,12 +442,13 @@ class DeliveryModel(RuleBasedStateMachine):
 
     def _check_nobody_is_left_behind(self) -> None:
         topic = self._topic()
-        live = {} if topic is None else topic.actor._audience._live
-        assert set(live.values()) == {connection.subscriber for connection in self.connections}
+        live_here = None if topic is None else topic.actor._audience._fan_out
+        live = [] if live_here is None else live_here.subscribers()
+        assert set(live) == {connection.subscriber for connection in self.connections}
         for connection in self.connections:
             connection.subscriber.tell(Disconnect())
         self.system.settle()
-        assert not live
+        assert not live_here
         assert self.counters.lagging_subscribers == 0
 
     def _connection(self, which: int) -> Connection:

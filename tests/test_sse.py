@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import requests
 
-from actors.subscriber import SubscriberActor
-from pulsar_relay.web.sse import StreamHandler
+from actors.stream import Batch
+from pulsar_relay.web.sse import EventSink, StreamHandler
 from tests.conditions import WAIT_SECONDS, until
 from tests.quiet_logs import quiet_logs as quiet_logs
 from tests.raw_http import RawConnection
@@ -377,15 +377,11 @@ def test_a_stream_of_a_stopping_relay_is_503(make_relay: MakeRelay) -> None:
 def test_a_failed_subscriber_ends_its_stream(
     make_relay: MakeRelay, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, topic: str
 ) -> None:
-    real = SubscriberActor.receiveMessage
-
-    def fail(self: SubscriberActor, message: Any, sender: Any) -> None:
-        if type(message).__name__ == "Delivered":
-            raise ZeroDivisionError
-        real(self, message, sender)
+    def fail(self: EventSink, batch: Batch) -> bool:
+        raise ZeroDivisionError
 
     relay = make_relay()
-    monkeypatch.setattr(SubscriberActor, "receiveMessage", fail)
+    monkeypatch.setattr(EventSink, "deliver", fail)
     with EventSource(relay, f"topics={topic}") as source:
         name, _ = source.event()
         assert name == "subscribed"

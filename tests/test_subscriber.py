@@ -18,10 +18,12 @@ from actors.protocol import (
     Expire,
     Fetch,
     FetchFailed,
+    Filled,
     Leave,
     Locate,
     Located,
     Page,
+    SinkFailed,
     Start,
     Subscribe,
     Unsubscribe,
@@ -32,13 +34,13 @@ from actors.stream import BEGINNING, Batch, MessageId
 from actors.subscriber import RETRY_SECONDS
 from actors.subscription import FETCHES_AT_ONCE
 from tests.scripted_store import ScriptedStore, id_texts, make_messages, nth
-from tests.stand_ins import Outsider, RecordingSink, StandInSystem, start_subscriber
+from tests.stand_ins import Outsider, PoisonedError, RecordingSink, StandInSystem, start_subscriber
 
 
 class Bench:
     """A subscriber whose directory answers by hand: each topic's last question is kept."""
 
-    def __init__(self, *, page_max_messages: int = 10) -> None:
+    def __init__(self, *, page_max_messages: int = 10, **changed: bool) -> None:
         self.system = StandInSystem()
         self.directory = Outsider("directory")
         self.store = ScriptedStore()
@@ -51,6 +53,7 @@ class Bench:
             self.sink,
             counters=self.counters,
             page_max_messages=page_max_messages,
+            **changed,
         )
 
     def subscribe(self, *wanted: Wanted, ref: object = "ref", client_id: str | None = None) -> None:
@@ -409,6 +412,77 @@ def test_what_is_delivered_to_a_live_subscriber_is_not_cut_into_pages() -> None:
     bench.go_live()
     bench.deliver(6, 15)
     assert bench.sink.ids == id_texts(make_messages(6, 15))
+
+
+def test_the_cursor_of_a_live_subscription_is_lent_with_its_sink() -> None:
+    bench = Bench()
+    bench.subscribe(Wanted("a", Start.LATEST))
+    bench.locate(5)
+    fetch = bench.fetch()
+    live = fetch.live
+    assert live is not None and live.sink is None
+    bench.went_live(fetch)
+    assert live.sink is bench.sink and live.cursor == nth(5)
+    live.cursor = nth(7)  # as the topic does when it has delivered
+    bench.deliver(8, 8)
+    assert bench.sink.ids == id_texts(make_messages(8, 8)) and live.cursor == nth(8)
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        Unsubscribe(("a",)),
+        Subscribe((Wanted("a", nth(1)),)),
+        Subscribe((Wanted("b", nth(1)),), client_id="named now"),
+        Evicted("a"),
+        Filled(),
+        Disconnect(),
+        ActorExitRequest(),
+    ],
+    ids=lambda ending: type(ending).__name__,
+)
+def test_the_sink_is_taken_away_at_once_when_its_subscriber_must_know_what_comes(ending: Any) -> None:
+    bench = Bench()
+    bench.subscribe(Wanted("a", Start.LATEST))
+    bench.locate()
+    fetch = bench.fetch()
+    bench.went_live(fetch)
+    assert fetch.live is not None and fetch.live.sink is bench.sink
+    bench.subscriber.actor.receiveMessage(ending, None)
+    assert fetch.live.sink is None
+
+
+def test_a_full_sink_takes_away_the_cursors_of_all_topics() -> None:
+    bench = Bench()
+    bench.subscribe(Wanted("a", Start.LATEST), Wanted("b", Start.LATEST))
+    bench.locate()
+    fetches = bench.fetches()
+    for fetch in fetches.values():
+        bench.went_live(fetch)
+    bench.subscriber.tell(Filled())
+    bench.subscriber.tell(Filled())  # the other topic has delivered, too, before it heard
+    assert all(fetch.live is not None and fetch.live.sink is None for fetch in fetches.values())
+    assert (bench.counters.demotions, bench.counters.lagging_subscribers) == (1, 1)
+    bench.drain()
+    assert set(bench.fetches()) == {"a", "b"}
+
+
+@pytest.mark.parametrize("changed", [{"completes": True}, {"is_counted": False}])
+def test_a_poll_and_what_is_not_counted_is_delivered_to_by_message(changed: dict[str, bool]) -> None:
+    bench = Bench(**changed)
+    bench.subscribe(Wanted("a", nth(5)))
+    bench.locate()
+    fetch = bench.fetch()
+    bench.went_live(fetch)
+    assert fetch.live is not None and fetch.live.sink is None
+
+
+def test_a_subscriber_whose_sink_fails_as_its_topic_delivers_ends() -> None:
+    bench = Bench()
+    bench.go_live()
+    bench.subscriber.tell(SinkFailed(PoisonedError()))
+    assert not bench.subscriber.is_alive and bench.sink.entries("failed")
+    assert bench.directory.take(Leave) == [Leave("a", 1)]
 
 
 def test_an_answer_to_an_earlier_question_is_ignored() -> None:

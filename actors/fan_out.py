@@ -1,0 +1,143 @@
+"""FanOut: a topic's live subscribers in this worker, and what is on its way to them.
+
+A batch goes straight to the sinks, one after the other (`live_cursor` says when, and what goes by message
+instead). Where there are so many that a burst has no time for all, the others have it in the next turn of the
+loop; what is appended meanwhile waits, and goes to all of them as one batch. So nobody is passed by, and the
+topic keeps no more than one batch under way and one that waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from actors.live_cursor import LiveCursor
+from actors.protocol import Delivered, Evicted, Filled, SinkFailed, StartTopic
+from actors.runtime import HANDLER_ERRORS, LoopActor
+from actors.stream import Batch, Message, MessageId
+
+DELIVERIES_BETWEEN_CLOCK_READINGS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class FanOutDue:
+    """A topic's note to itself: go on with those who have not had the batch under way."""
+
+
+class FanOut:
+    """A part of the topic's actor, in whose name it sends."""
+
+    def __init__(self, actor: LoopActor, start: StartTopic) -> None:
+        self._actor = actor
+        self._topic = start.topic
+        self._clock = start.clock
+        self._counters = start.counters
+        self._live: dict[int, LiveCursor] = {}
+        self._under_way: Delivered | None = None
+        self._chunks: Iterator[Sequence[LiveCursor]] = iter(())
+        self._waiting: list[Message] = []
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def subscribers(self) -> list[Any]:
+        """Who is live."""
+        return [live.subscriber for live in self._live.values()]
+
+    # Coming and going
+
+    def enter(self, subscriber_id: int, subscriber: Any, live: LiveCursor, newest: MessageId) -> None:
+        """It has everything up to `newest`, which is where memory stands now, and is told so."""
+        live.subscriber, live.since = subscriber, newest
+        self._live[subscriber_id] = live
+
+    def leave(self, subscriber_id: int) -> bool:
+        """False: it was not live."""
+        live = self._live.pop(subscriber_id, None)
+        if live is None:
+            return False
+        live.subscriber = None
+        return True
+
+    def evict(self) -> bool:
+        """Have everyone prove their cursor anew. What is on its way is found by that. False: nobody is
+        live."""
+        evicted, self._live = list(self._live.values()), {}
+        self._under_way = None
+        self._waiting = []
+        for live in evicted:
+            self._actor.send(live.subscriber, Evicted(self._topic))
+            live.subscriber = None
+        return bool(evicted)
+
+    # Delivering
+
+    def deliver(self, messages: Sequence[Message]) -> None:
+        """Messages that follow those given before."""
+        if self._under_way is not None:
+            self._waiting.extend(messages)
+        elif self._live:
+            self._begin(messages)
+            self.go_on()
+
+    def _begin(self, messages: Sequence[Message]) -> None:
+        batch = Batch(self._topic, messages).unexpired(self._clock())
+        self._under_way = Delivered(self._topic, batch)
+        # Those who go live from now on have it.
+        self._chunks = _chunks(list(self._live.values()))
+
+    def go_on(self) -> None:
+        """Deliver for as long as the burst has time."""
+        while self._under_way is not None:
+            for chunk in self._chunks:
+                if self._under_way.batch.messages:
+                    self._deliver_to(chunk, self._under_way)
+                else:
+                    # All have expired by now: only cursors move.
+                    for live in chunk:
+                        self._tell(live, self._under_way)
+                if self._actor.is_overdue():
+                    # By a timer: the next burst is not before sockets had their turn.
+                    self._actor.call_after(0, FanOutDue())
+                    return
+            self._under_way = None
+            if self._waiting:
+                waiting, self._waiting = self._waiting, []
+                self._begin(waiting)
+
+    def _deliver_to(self, chunk: Sequence[LiveCursor], delivered: Delivered) -> None:
+        batch = delivered.batch
+        prev, last = batch.prev, batch.last
+        told = 0
+        for live in chunk:
+            sink = live.sink
+            if sink is None or live.cursor != prev:
+                told += 1
+                self._tell(live, delivered)
+                continue
+            live.cursor = last
+            try:
+                if sink.deliver(batch):
+                    live.sink = None
+                    self._actor.send(live.subscriber, Filled())
+            except HANDLER_ERRORS as error:
+                # It costs its own subscriber, as if that had called it.
+                live.sink = None
+                self._actor.send(live.subscriber, SinkFailed(error))
+        self._counters.messages_delivered += len(batch) * (len(chunk) - told)
+
+    def _tell(self, live: LiveCursor, delivered: Delivered) -> None:
+        if live.subscriber is None:
+            return  # it has left
+        batch = delivered.batch
+        rest = batch.after(live.since)
+        if rest is batch:
+            self._actor.send(live.subscriber, delivered)
+        elif rest is not None:
+            self._actor.send(live.subscriber, Delivered(self._topic, rest))
+
+
+def _chunks(live: Sequence[LiveCursor]) -> Iterator[Sequence[LiveCursor]]:
+    size = DELIVERIES_BETWEEN_CLOCK_READINGS
+    return (live[start : start + size] for start in range(0, len(live), size))
