@@ -12,6 +12,8 @@ from benchmarks.scenarios import SCENARIOS, Scenario
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 PICTURES = "performance"
+REMARKS = Path(__file__).with_name("remarks.md")
+"""Written by hand: what the numbers come from."""
 RELAY = "relay"
 WORST_DISTURBANCE = 0.1
 """Beyond this share the document says that its numbers are not to be relied on."""
@@ -49,6 +51,7 @@ def text(results: Mapping[str, Any], source: str, pictures: Mapping[str, str]) -
     parts = [
         INTRODUCTION.format(source=source),
         "\n".join(_circumstances(results)) + _warning(results),
+        "## At a glance\n\n" + "\n".join(_glance(found)),
         "## Goals\n\n" + "\n".join(_goals(found)),
         "## Costs\n\nOf the relay, and of the bare server as the least there can be.\n\n"
         + "\n".join(_costs(found)),
@@ -59,6 +62,7 @@ def text(results: Mapping[str, Any], source: str, pictures: Mapping[str, str]) -
         for scenario in SCENARIOS
         if scenario.name in found
     ]
+    parts.append(REMARKS.read_text("utf-8"))
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 
@@ -126,6 +130,24 @@ def _warning(results: Mapping[str, Any]) -> str:
         " times too long, costs too high, and even ratios uncertain. It shows what is measured, not how fast"
         " anything is."
     )
+
+
+def _glance(found: Mapping[str, Any]) -> Iterator[str]:
+    """What has goals, each with its own measures, by target."""
+    scenarios = {scenario.name: scenario for scenario in SCENARIOS if scenario.name in found}
+    measured = dict.fromkeys((goal.scenario, goal.measure) for goal in GOALS if goal.scenario in scenarios)
+    targets = list(dict.fromkeys(target for name in scenarios for target in found[name]))
+    rows = []
+    for name, measure in measured:
+        values = (_value(found[name].get(target, {}), measure) for target in targets)
+        rows.append((scenarios[name].title, measure, *values))
+    yield from _table(("work", "measure", *targets), rows)
+
+
+def _value(of: Mapping[str, Any], measure: str) -> str:
+    if "median" not in of:
+        return "–"
+    return _number(of["median"].get(measure)) + (" ✗" if of["complaints"] else "")
 
 
 def _goals(found: Mapping[str, Any]) -> Iterator[str]:
