@@ -161,14 +161,19 @@ def _chunk(data: bytes) -> bytes:
 # --------------------------------------------------------------------------------------------------- answers
 
 
+def items(messages: Sequence[Message]) -> bytes:
+    """The items of an answer, in the order given."""
+    return b",".join([message.item or item(message) for message in messages])
+
+
 def poll_answer(
-    messages: Sequence[Message], cursors: Mapping[str, MessageId], has_more: bool, notices: Sequence[Notice]
+    items: bytes, cursors: Mapping[str, MessageId], has_more: bool, notices: Sequence[Notice]
 ) -> bytes:
-    """A long-poll's answer, messages in the order given."""
+    """A long-poll's answer around its `items`."""
     told = {topic: str(cursor) for topic, cursor in cursors.items()}
     noticed = b',"notices":' + _encode([notice_frame(notice) for notice in notices]) if notices else b""
     return b'{"messages":[%b],"has_more":%b,"cursors":%b%b}' % (
-        _joined(messages),
+        items,
         b"true" if has_more else b"false",
         _encode(told),
         noticed,
@@ -193,8 +198,4 @@ def history_answer(
         "next_cursor": None if end is None else str(end),
         "has_more": has_more,
     }
-    return b'{"messages":[%b],%b' % (_joined(messages), _encode(rest)[1:])
-
-
-def _joined(messages: Sequence[Message]) -> bytes:
-    return b",".join([item(message) for message in messages])
+    return b'{"messages":[%b],%b' % (items(messages), _encode(rest)[1:])

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import requests
 
+from actors.stream import Batch, Message
 from actors.subscriber import SubscriberActor
-from pulsar_relay.web.poll import Waiters
+from pulsar_relay.web.poll import PollSink, Waiters
 from tests.conditions import WAIT_SECONDS, until
 from tests.quiet_logs import quiet_logs as quiet_logs
 from tests.raw_http import RawConnection, request_bytes
+from tests.scripted_store import START_MS, nth
 from tests.valkeys import TIMEOUT_SCALE, RealValkey
 from tests.workers import RunningWorker
 
 MakeRelay = Callable[..., RunningWorker]
 PATH = "/messages/poll"
+
+
+@pytest.fixture
+def loop_future() -> Iterator[asyncio.Future[None]]:
+    with asyncio.Runner() as runner:
+        yield runner.get_loop().create_future()
 
 
 def publish(relay: RunningWorker, topic: str, *payloads: Any) -> list[str]:
@@ -494,3 +503,32 @@ def test_waiters_are_counted_by_topic() -> None:
     assert (waiters_.active, dict(waiters_.topics)) == (1, {"a": 1})
     waiters_.leave(["a"])
     assert (waiters_.active, dict(waiters_.topics)) == (0, {})
+
+
+# What is answered
+
+
+def numbered(*numbers: int, topic: str = "t") -> list[Message]:
+    return [Message(topic, nth(n), str(nth(n)), nth(n - 1), b"%d" % n) for n in numbers]
+
+
+def test_polls_that_are_given_the_same_batch_share_its_bytes(loop_future: asyncio.Future[None]) -> None:
+    batch = Batch("t", numbered(1, 2, 3))
+    one, other = PollSink(loop_future), PollSink(loop_future)
+    for sink in (one, other):
+        sink.deliver(batch)
+    assert one.items(START_MS) is other.items(START_MS)
+    assert [each["message_id"] for each in json.loads(b"[%b]" % one.items(START_MS))] == [
+        message.id_text for message in batch.messages
+    ]
+
+
+def test_topics_are_interleaved_by_time_without_what_has_expired(loop_future: asyncio.Future[None]) -> None:
+    sink = PollSink(loop_future)
+    odd, even = numbered(1, 3, 5, 7, topic="odd"), numbered(2, 4, 6, 8, topic="even")
+    odd[1].expires_at_ms = START_MS
+    for topic, messages in (("odd", odd), ("even", even)):
+        sink.deliver(Batch(topic, messages))
+    found = json.loads(b"[%b]" % sink.items(START_MS))
+    assert [each["topic"] for each in found] == ["odd", "even", "even", "odd", "even", "odd", "even"]
+    assert PollSink(loop_future).items(START_MS) == b""

@@ -209,7 +209,7 @@ RESET = Notice("reset", "jobs", "ahead")
 def test_a_poll_is_answered_with_items_and_cursors(
     messages: list[Message], has_more: bool, notices: Sequence[Notice]
 ) -> None:
-    answer = json.loads(wire.poll_answer(messages, {"jobs": messages[-1].id}, has_more, notices))
+    answer = json.loads(wire.poll_answer(wire.items(messages), {"jobs": messages[-1].id}, has_more, notices))
     assert answers.PollAnswer().validate(answer) == {}
     assert answer["messages"] == [json.loads(wire.item(each)) for each in messages]
     assert answer["cursors"] == {"jobs": messages[-1].id_text}
@@ -218,7 +218,7 @@ def test_a_poll_is_answered_with_items_and_cursors(
 
 
 def test_a_poll_may_be_answered_with_nothing() -> None:
-    assert json.loads(wire.poll_answer([], {}, False, ())) == {
+    assert json.loads(wire.poll_answer(wire.items([]), {}, False, ())) == {
         "messages": [],
         "has_more": False,
         "cursors": {},

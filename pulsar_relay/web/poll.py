@@ -11,7 +11,7 @@ from operator import attrgetter
 
 from actors.ports import Notice
 from actors.protocol import Expire, Start, Subscribe, Wanted
-from actors.stream import Batch, Message, MessageId
+from actors.stream import Batch, MessageId
 from pulsar_relay import wire
 from pulsar_relay.errors import RelayError
 from pulsar_relay.relay import Relay, Subscriber
@@ -49,14 +49,25 @@ class PollSink:
     """Collects what one poll is answered with. `done` ends when there is nothing more to come."""
 
     done: asyncio.Future[None]
-    messages: list[Message] = field(default_factory=list)
+    batches: list[Batch] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
     cursors: Mapping[str, MessageId] = field(default_factory=dict)
     has_more: bool = False
 
     def deliver(self, batch: Batch) -> bool:
-        self.messages.extend(batch.messages)
+        self.batches.append(batch)
         return False
+
+    def items(self, now_ms: int) -> bytes:
+        """What was delivered, but for what has expired while another topic was waited for. Topics are
+        interleaved by time, which is kinder than one after the other; within one ids ascend anyway.
+        """
+        alive = [batch.unexpired(now_ms) for batch in self.batches]
+        if len(alive) == 1:
+            # Who asked for the same, or waited with this one, is given the same bytes.
+            return alive[0].encoded(wire.items)
+        messages = [message for batch in alive for message in batch.messages]
+        return wire.items(sorted(messages, key=attrgetter("id")))
 
     def notify(self, notice: Notice) -> None:
         self.notices.append(notice)
@@ -130,12 +141,8 @@ class PollEndpoints:
         headers = {}
         if not request.since:
             headers["Set-Cookie"] = self._cursor_cookie.header(cookie, sink.cursors)
-        # Topics are interleaved by time, which is kinder than one after the other; within one ids ascend
-        # anyway. What came first may have expired while another topic was waited for.
-        now_ms = self._relay.clock()
-        alive = [message for message in sink.messages if not message.is_expired(now_ms)]
-        messages = sorted(alive, key=attrgetter("id"))
-        return Answer(200, wire.poll_answer(messages, sink.cursors, sink.has_more, sink.notices), headers)
+        items = sink.items(self._relay.clock())
+        return Answer(200, wire.poll_answer(items, sink.cursors, sink.has_more, sink.notices), headers)
 
     async def _placed(self, wanted: tuple[Wanted, ...], deadline: float) -> tuple[Wanted, ...]:
         """`wanted` with ids in place of now, as far as they can be had.

@@ -10,7 +10,7 @@ from typing import Any
 
 from actors.ports import Dedupe, Draft, WallClock
 from actors.protocol import Published
-from actors.stream import MessageId, timestamp_text
+from actors.stream import timestamp_text
 from pulsar_relay import wire
 from pulsar_relay.errors import RelayError
 from pulsar_relay.message_reader import ItemError, PublishRequest
@@ -144,7 +144,7 @@ def published_json(published: Published, index: int) -> dict[str, str]:
     return {
         "message_id": id_text,
         "topic": published.topic,
-        "timestamp": timestamp_text(MessageId.parse(id_text).milliseconds),
+        "timestamp": timestamp_text(int(id_text.partition("-")[0])),
     }
 
 
