@@ -138,7 +138,7 @@ class Carrier:
 
     def start_work(self, cell: Cell, awaitable: Awaitable[Any], tag: Any, *, cancel_on_exit: bool) -> None:
         loop = self.attach()
-        if asyncio.isfuture(awaitable):
+        if isinstance(awaitable, asyncio.Future):
             future: asyncio.Future[Any] = awaitable
         elif isinstance(awaitable, Coroutine):
             future = loop.create_task(awaitable)

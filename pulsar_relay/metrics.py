@@ -6,6 +6,7 @@ values a client can invent.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from bisect import bisect_left
 from collections import Counter
@@ -277,24 +278,37 @@ class MeteredStore:
         self._metrics = metrics
 
     async def _metered(self, operation: str, awaitable: Awaitable[T]) -> T:
-        metrics = self._metrics
-        metrics.valkey_operations[operation] += 1
+        self._metrics.valkey_operations[operation] += 1
         started = time.perf_counter()
         try:
             return await awaitable
-        except StoreError as error:
-            if error.code not in ANSWERS:
-                metrics.valkey_errors[error.code] += 1
-            raise
-        except Exception:
-            # A bug of ours; where it goes it is logged.
-            metrics.valkey_errors["internal_error"] += 1
+        except Exception as error:
+            self._count(error)
             raise
         finally:
-            metrics.valkey_latency.observe(time.perf_counter() - started)
+            self._metrics.valkey_latency.observe(time.perf_counter() - started)
 
-    async def append(self, topic: str, publishes: Sequence[Publish], floor: MessageId) -> Appended:
-        return await self._metered("append", self._store.append(topic, publishes, floor))
+    def _count(self, error: BaseException) -> None:
+        if not isinstance(error, StoreError):
+            # A bug of ours; where it goes it is logged.
+            self._metrics.valkey_errors["internal_error"] += 1
+        elif error.code not in ANSWERS:
+            self._metrics.valkey_errors[error.code] += 1
+
+    def append(self, topic: str, publishes: Sequence[Publish], floor: MessageId) -> asyncio.Future[Appended]:
+        # The hot path: a callback where the others have a coroutine, which would need a task.
+        metrics = self._metrics
+        metrics.valkey_operations["append"] += 1
+        started = time.perf_counter()
+
+        def on_appended(append: asyncio.Future[Appended]) -> None:
+            metrics.valkey_latency.observe(time.perf_counter() - started)
+            if not append.cancelled() and (error := append.exception()) is not None:
+                self._count(error)
+
+        append: Any = self._store.append(topic, publishes, floor)  # a future already
+        append.add_done_callback(on_appended)
+        return append  # type: ignore[no-any-return]
 
     async def read(self, topic: str, after: MessageId, max_messages: int, max_bytes: int) -> StreamPage:
         return await self._metered("read", self._store.read(topic, after, max_messages, max_bytes))

@@ -11,6 +11,8 @@ from actors.ports import Draft, Notice, Publish, StoreError
 from actors.proof import judge
 from actors.stream import BEGINNING, MessageId
 from pulsar_relay.store import schema
+from pulsar_relay.store.line import Answer
+from pulsar_relay.store.link import Word
 from tests.proxies import Proxy
 from tests.stores import (
     PROMPT_SECONDS,
@@ -408,15 +410,15 @@ async def test_an_attempt_that_arrives_after_the_worker_went_on_is_refused(
     where: Where, admin: valkey_client.Valkey
 ) -> None:
     async with open_store(where) as opened:
-        sent: list[tuple[object, ...]] = []
+        sent: list[tuple[Word, ...]] = []
         appends = opened.client.appends
-        call = appends.call
+        send = appends.send
 
-        def recorded(*words: str | bytes | float) -> asyncio.Future[object]:
+        def recorded(words: tuple[Word, ...], answer: Answer) -> None:
             sent.append(words)
-            return call(*words)
+            send(words, answer)
 
-        appends.call = recorded  # type: ignore[method-assign]
+        appends.send = recorded  # type: ignore[method-assign]
         await opened.append("t", b"1")
         await opened.append("t", b"2")
         first, second = [words for words in sent if words[0] == "EVALSHA"][-2:]

@@ -10,14 +10,15 @@ import logging
 import random
 import secrets
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
-from actors.ports import Appended, Publish, StoreError
-from actors.stream import Message, MessageId
+from actors.ports import Publish, StoreError
+from actors.stream import MessageId
 from pulsar_relay.store import schema
 from pulsar_relay.store.client import Client, Script
-from pulsar_relay.store.entries import message_id
 from pulsar_relay.store.link import Word
+from pulsar_relay.store.pending_append import Deadlines, PendingAppend
 from pulsar_relay.store.refusals import ScriptUnknownError, StaleBatchError, lost
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,8 @@ then fill the server."""
 BATCH_TOKEN_SECONDS = 120
 REPEAT_PAUSE_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.5)
 KNOWN_TOPICS = 100_000
+NAMED_TOPICS = 2000
+"""For so many the names of their keys are at hand."""
 
 
 class Appends:
@@ -58,7 +61,9 @@ class Appends:
         # Batch numbers begin at 1 in each life, so the key they are kept under must be this life's own.
         self._life = secrets.token_hex(6)
         self._numbers = itertools.count(1)
+        self._names_of = lru_cache(NAMED_TOPICS)(self._names)
         self._listed: dict[str, None] = {}
+        self._deadlines = Deadlines()
 
     def bound(
         self,
@@ -76,16 +81,18 @@ class Appends:
         self._max_messages = max_messages_per_topic
         self._deadline_seconds = publish_deadline_seconds
 
-    async def append(self, topic: str, publishes: Sequence[Publish], floor: MessageId) -> Appended:
+    def append(self, topic: str, publishes: Sequence[Publish], floor: MessageId) -> PendingAppend:
         """See `Store.append`. The batch's number is its token: the script knows it again."""
         number = next(self._numbers)
         new_epoch = f"{self._life}{number:x}"
         words = self._words(topic, publishes, floor, number, new_epoch)
-        reply = await self._repeated(topic, words)
-        if reply[1].decode("ascii") == new_epoch:
-            # The topic begins, or somebody deleted it: then it may have left the index since we entered it.
+        append = PendingAppend(topic, publishes, words, new_epoch, self._on_appended, self._on_refused)
+        self._deadlines.add(append, self._deadline_seconds)
+        if topic not in self._listed:
+            # On the same connection and first: a topic with messages is never unlisted.
             self._list(topic)
-        return _appended(topic, publishes, reply)
+        self._client.appends.send(words, append)
+        return append
 
     def forget(self, topic: str) -> None:
         """The topic was deleted: its next append enters it into the index anew."""
@@ -93,8 +100,8 @@ class Appends:
 
     def _words(
         self, topic: str, publishes: Sequence[Publish], floor: MessageId, number: int, new_epoch: str
-    ) -> list[Word]:
-        keys = [schema.stream(topic), schema.meta(topic), schema.batch(topic, self._life)]
+    ) -> tuple[Word, ...]:
+        *keys, feed = self._names_of(topic)
         drafts: list[Word] = []
         for publish in publishes:
             if publish.dedupe is None and len(publish.drafts) == 1:
@@ -107,7 +114,7 @@ class Appends:
                 keys.append(schema.idempotency(topic, publish.dedupe.key))
                 index, digest = len(keys), publish.dedupe.digest
             _add_headed(drafts, publish, index, digest)
-        return [
+        return (
             "EVALSHA",
             self._script.sha,
             len(keys),
@@ -115,21 +122,48 @@ class Appends:
             self._max_messages,
             str(floor),
             new_epoch,
-            schema.feed(topic),
+            feed,
             *self._settings,
             number,
             BATCH_TOKEN_SECONDS * 1000,
             self._client.publish_word,
             *drafts,
-        ]
+        )
 
-    async def _repeated(self, topic: str, words: Sequence[Word]) -> Sequence[bytes]:
+    def _names(self, topic: str) -> tuple[str, str, str, str]:
+        """The script's first keys, and the channel of the feed."""
+        return schema.stream(topic), schema.meta(topic), schema.batch(topic, self._life), schema.feed(topic)
+
+    def _on_appended(self, append: PendingAppend, epoch: str) -> None:
+        self._deadlines.discard(append)
+        if epoch == append.new_epoch:
+            # The topic begins, or somebody deleted it: then it may have left the index since we entered it.
+            self._list(append.topic)
+
+    def _on_refused(self, append: PendingAppend, error: StoreError) -> None:
+        self._deadlines.discard(append)
+        repetition = asyncio.ensure_future(self._repeated(append, error))
+
+        def on_repeated(repetition: asyncio.Task[Sequence[bytes]]) -> None:
+            if repetition.cancelled() or append.done():
+                append.cancel()
+            elif (failure := repetition.exception()) is not None:
+                append.fail(failure)
+            else:
+                append.set_result(repetition.result())
+
+        repetition.add_done_callback(on_repeated)
+        append.add_done_callback(lambda _: repetition.cancel())
+
+    async def _repeated(self, append: PendingAppend, error: StoreError) -> Sequence[bytes]:
+        """The script's reply to another attempt, after a first one that ended with this error."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._deadline_seconds
+        deadline = append.deadline
         is_outcome_unknown = was_away = was_unconfirmed = False
+        attempted = self._taught(append) if isinstance(error, ScriptUnknownError) else _failed(error)
         for attempt in itertools.count():
             try:
-                return await self._attempt(topic, words, deadline)
+                return await attempted
             except StoreError as error:
                 is_outcome_unknown = is_outcome_unknown or error.is_outcome_unknown
                 was_away = was_away or error.code == "store_unavailable"
@@ -151,21 +185,25 @@ class Appends:
                     code = "store_not_replicated" if was_unconfirmed else error.code
                     raise StoreError(code, error.detail, is_outcome_unknown=is_outcome_unknown) from error
                 await asyncio.sleep(pause)
+            attempted = self._attempt(append)
         raise AssertionError("unreachable")
 
-    async def _attempt(self, topic: str, words: Sequence[Word], deadline: float) -> Sequence[bytes]:
-        if topic not in self._listed:
-            # On the same connection and first: a topic with messages is never unlisted.
-            self._list(topic)
+    async def _attempt(self, append: PendingAppend) -> Sequence[bytes]:
+        if append.topic not in self._listed:
+            self._list(append.topic)
         try:
-            return await self._answered(words, deadline)
+            return await self._answered(append)
         except ScriptUnknownError:
-            await self._script.load(self._client)
-            return await self._answered(words, deadline)
+            return await self._taught(append)
 
-    async def _answered(self, words: Sequence[Word], deadline: float) -> Sequence[bytes]:
-        answer = self._client.appends.call(*words)
-        timer = asyncio.get_running_loop().call_at(deadline, _give_up, answer)
+    async def _taught(self, append: PendingAppend) -> Sequence[bytes]:
+        """An attempt with a server that did not know the script."""
+        await self._script.load(self._client)
+        return await self._answered(append)
+
+    async def _answered(self, append: PendingAppend) -> Sequence[bytes]:
+        answer = self._client.appends.call(*append.words)
+        timer = asyncio.get_running_loop().call_at(append.deadline, _give_up, answer)
         try:
             reply: Sequence[bytes] = await answer
             return reply
@@ -187,6 +225,10 @@ class Appends:
             self._client.appends.call("ZADD", schema.TOPICS, 0, topic).add_done_callback(on_listed)
 
 
+async def _failed(error: StoreError) -> Sequence[bytes]:
+    raise error
+
+
 def _give_up(answer: asyncio.Future[Any]) -> None:
     if not answer.done():
         answer.set_exception(lost())
@@ -202,39 +244,3 @@ def _add_headed(words: list[Word], publish: Publish, key_index: int, digest: str
     words.append(f"{key_index} {len(drafts)} 3 {digest}")
     for draft in drafts:
         words += (draft.payload, draft.metadata or b"", draft.expires_at_ms or b"")
-
-
-def _appended(topic: str, publishes: Sequence[Publish], reply: Sequence[bytes]) -> Appended:
-    """The script's reply with the messages it made; see append.lua."""
-    prev = first_prev = message_id(reply[0])
-    milliseconds = reply[2].decode("ascii")
-    number = int(reply[3])
-    this = MessageId.of(int(milliseconds), number)
-    outcomes_told = reply[4:]
-    messages: list[Message] = []
-    outcomes: list[tuple[tuple[str, ...], bool] | None] = []
-    for index, publish in enumerate(publishes):
-        told = outcomes_told[index] if outcomes_told else b""
-        if told == b"!":
-            outcomes.append(None)
-        elif told:
-            outcomes.append((_ids(told), True))
-        else:
-            ids = []
-            for draft in publish.drafts:
-                id_text = f"{milliseconds}-{number}"
-                ids.append(id_text)
-                messages.append(
-                    Message(topic, this, id_text, prev, draft.payload, draft.metadata, draft.expires_at_ms)
-                )
-                prev, this = this, MessageId(this + 1)
-                number += 1
-            outcomes.append((tuple(ids), False))
-    return Appended(first_prev, reply[1].decode("ascii"), messages, outcomes)
-
-
-def _ids(told: bytes) -> tuple[str, ...]:
-    """The ids of `<first id> <count>`; those of one publish follow each other."""
-    first, _, count = told.decode("ascii").partition(" ")
-    milliseconds, _, number = first.partition("-")
-    return tuple([f"{milliseconds}-{n}" for n in range(int(number), int(number) + int(count))])

@@ -28,6 +28,9 @@ class Calls(Protocol):
     def call(self, *words: Word) -> Answer:
         """As `Line.call`."""
 
+    def send(self, words: tuple[Word, ...], answer: Answer) -> None:
+        """As `Line.send`."""
+
 
 class PageCalls(Protocol):
     async def call(self, *words: Word) -> Any:

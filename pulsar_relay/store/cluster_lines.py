@@ -67,8 +67,12 @@ class ClusterLine:
     def call(self, *words: Word) -> Answer:
         """As `Line.call`; ValueError for a command without a key."""
         answer: Answer = asyncio.get_running_loop().create_future()
-        _Errand(self._topology, self._line_at, slot_to_go_to(words), words, answer).begin()
+        self.send(words, answer)
         return answer
+
+    def send(self, words: tuple[Word, ...], answer: Answer) -> None:
+        """As `call`, for a future that the caller has made."""
+        _Errand(self._topology, self._line_at, slot_to_go_to(words), words, answer).begin()
 
 
 class _Errand:

@@ -61,13 +61,16 @@ class Line:
         Cancelling the future harms nobody else: a command not yet sent is not sent, and the reply to one that
         was is dropped. Commands are carried out in the order of the calls, as long as the connection lasts.
         """
-        loop = asyncio.get_running_loop()
-        answer: Answer = loop.create_future()
+        answer: Answer = asyncio.get_running_loop().create_future()
+        self.send(words, answer)
+        return answer
+
+    def send(self, words: tuple[Word, ...], answer: Answer) -> None:
+        """As `call`, for a future that the caller has made."""
         self._queued.append((pack(words), answer))
         if not self._is_flush_due:
             self._is_flush_due = True
-            loop.call_soon(self._flush)
-        return answer
+            answer.get_loop().call_soon(self._flush)
 
     async def aclose(self) -> None:
         """Give up everything under way and never connect again; returns when the connection is closed."""

@@ -88,8 +88,8 @@ class ValkeyStore:
 
     # Store
 
-    async def append(self, topic: str, publishes: Sequence[Publish], floor: MessageId) -> Appended:
-        return await self._appends.append(topic, publishes, floor)
+    def append(self, topic: str, publishes: Sequence[Publish], floor: MessageId) -> asyncio.Future[Appended]:
+        return self._appends.append(topic, publishes, floor)
 
     async def read(self, topic: str, after: MessageId, max_messages: int, max_bytes: int) -> StreamPage:
         page = await self._pages.after(topic, after, max_messages, max_bytes)
