@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from actors.fan_out import FanOut
-from actors.live_cursor import LiveCursor
 from actors.memory import Standing, TopicMemory
 from actors.ports import StreamPage
 from actors.proof import judge, unbroken
@@ -113,8 +112,7 @@ class Audience:
 
     def _go_live(self, reader: Reader) -> None:
         fetch, memory = reader.fetch, self._memory
-        live = LiveCursor() if fetch.live is None else fetch.live
-        self._fan_out.enter(fetch.subscriber_id, reader.subscriber, live, memory.newest)
+        self._fan_out.enter(fetch, reader.subscriber, memory.newest)
         went = WentLive(self._topic, fetch.ticket, memory.newest, memory.epoch, reader.notice)
         self._actor.send(reader.subscriber, went)
         self._readers.close(fetch.subscriber_id)
@@ -208,7 +206,10 @@ class Audience:
     # Being live
 
     def fan_out(self, messages: Sequence[Message]) -> None:
+        before = len(self._fan_out)
         self._fan_out.deliver(messages)
+        if len(self._fan_out) != before:
+            self._report_live()
 
     def go_on(self) -> None:
         """With a fan-out that had no time for all."""

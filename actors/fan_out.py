@@ -3,7 +3,8 @@
 A batch goes straight to the sinks, one after the other (`live_cursor` says when, and what goes by message
 instead). Where there are so many that a burst has no time for all, the others have it in the next turn of the
 loop; what is appended meanwhile waits, and goes to all of them as one batch. So nobody is passed by, and the
-topic keeps no more than one batch under way and one that waits.
+topic keeps no more than one batch under way and one that waits. A long-poll is told at once, with the first
+batch there is, and let go.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.live_cursor import LiveCursor
-from actors.protocol import Delivered, Evicted, Filled, SinkFailed, StartTopic
+from actors.protocol import Delivered, Evicted, Fetch, Filled, SinkFailed, StartTopic
 from actors.runtime import HANDLER_ERRORS, LoopActor
 from actors.stream import Batch, Message, MessageId
 
@@ -34,56 +35,76 @@ class FanOut:
         self._clock = start.clock
         self._counters = start.counters
         self._live: dict[int, LiveCursor] = {}
+        self._completing: dict[int, Any] = {}
         self._under_way: Delivered | None = None
         self._chunks: Iterator[Sequence[LiveCursor]] = iter(())
         self._waiting: list[Message] = []
 
     def __len__(self) -> int:
-        return len(self._live)
+        return len(self._live) + len(self._completing)
 
     def subscribers(self) -> list[Any]:
         """Who is live."""
-        return [live.subscriber for live in self._live.values()]
+        return [*(live.subscriber for live in self._live.values()), *self._completing.values()]
 
     # Coming and going
 
-    def enter(self, subscriber_id: int, subscriber: Any, live: LiveCursor, newest: MessageId) -> None:
+    def enter(self, fetch: Fetch, subscriber: Any, newest: MessageId) -> None:
         """It has everything up to `newest`, which is where memory stands now, and is told so."""
+        if fetch.completes:
+            self._completing[fetch.subscriber_id] = subscriber
+            return
+        live = LiveCursor() if fetch.live is None else fetch.live
         live.subscriber, live.since = subscriber, newest
-        self._live[subscriber_id] = live
+        self._live[fetch.subscriber_id] = live
 
     def leave(self, subscriber_id: int) -> bool:
         """False: it was not live."""
         live = self._live.pop(subscriber_id, None)
         if live is None:
-            return False
+            return self._completing.pop(subscriber_id, None) is not None
         live.subscriber = None
         return True
 
     def evict(self) -> bool:
         """Have everyone prove their cursor anew. What is on its way is found by that. False: nobody is
         live."""
-        evicted, self._live = list(self._live.values()), {}
+        evicted = self.subscribers()
+        for live in self._live.values():
+            live.subscriber = None
+        self._live, self._completing = {}, {}
         self._under_way = None
         self._waiting = []
-        for live in evicted:
-            self._actor.send(live.subscriber, Evicted(self._topic))
-            live.subscriber = None
+        for subscriber in evicted:
+            self._actor.send(subscriber, Evicted(self._topic))
         return bool(evicted)
 
     # Delivering
 
     def deliver(self, messages: Sequence[Message]) -> None:
         """Messages that follow those given before."""
+        if not self:
+            return
+        delivered = self._delivered(messages)
+        self._complete(delivered)
         if self._under_way is not None:
             self._waiting.extend(messages)
-        elif self._live:
-            self._begin(messages)
+        else:
+            self._begin(delivered)
             self.go_on()
 
-    def _begin(self, messages: Sequence[Message]) -> None:
-        batch = Batch(self._topic, messages).unexpired(self._clock())
-        self._under_way = Delivered(self._topic, batch)
+    def _delivered(self, messages: Sequence[Message]) -> Delivered:
+        return Delivered(self._topic, Batch(self._topic, messages).unexpired(self._clock()))
+
+    def _complete(self, delivered: Delivered) -> None:
+        """These have all that came before, and are gone with the first message."""
+        for subscriber in self._completing.values():
+            self._actor.send(subscriber, delivered)
+        if delivered.batch.messages:
+            self._completing = {}
+
+    def _begin(self, delivered: Delivered) -> None:
+        self._under_way = delivered
         # Those who go live from now on have it.
         self._chunks = _chunks(list(self._live.values()))
 
@@ -104,7 +125,7 @@ class FanOut:
             self._under_way = None
             if self._waiting:
                 waiting, self._waiting = self._waiting, []
-                self._begin(waiting)
+                self._begin(self._delivered(waiting))
 
     def _deliver_to(self, chunk: Sequence[LiveCursor], delivered: Delivered) -> None:
         batch = delivered.batch

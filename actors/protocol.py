@@ -87,7 +87,8 @@ class Fetch:
     `proves`: the cursor is a place in the stream, and must be shown to be one, else a `Notice` comes with the
     answer. False for what is only a place to begin at: the beginning, a time. `epoch`: the history the cursor
     is from, where the subscriber knows it. `live`: lent for the time it is live; None: all it is delivered
-    goes by message.
+    goes by message. `completes`: it wants the first messages only (a long-poll): with them the topic lets go
+    of it, without a `Leave`.
     """
 
     topic: str
@@ -98,6 +99,7 @@ class Fetch:
     proves: bool = False
     epoch: str | None = None
     live: LiveCursor | None = field(default=None, compare=False)
+    completes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

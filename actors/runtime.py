@@ -123,6 +123,10 @@ class AsyncioSystemBase:
             message = self._listener.take()
         return None if message is NOTHING else message
 
+    def is_alive(self, address: Any) -> bool:
+        """Whether there is an actor of this system at `address`."""
+        return self.population.resolve(address).receive is not None
+
     def ask_soon(self, address: Any, message: Any, timeout: float | None = None) -> asyncio.Future[Any]:
         """Send at once, on the running loop, and return the future of the answer; any number can be pending.
 

@@ -183,7 +183,8 @@ class SubscriberActor(LoopActor):
 
     def _fetch_parked(self) -> None:
         while not self._is_paused and (subscription := self._subscriptions.next_to_fetch()) is not None:
-            self.send(self._directory, subscription.fetch(self._id, self._page_max_messages))
+            fetch = subscription.fetch(self._id, self._page_max_messages, completes=self._poll is not None)
+            self.send(self._directory, fetch)
 
     def on_page(self, page: Page) -> None:
         subscription = self._subscriptions.current(page.topic, page.ticket, Stage.FETCHING)
@@ -225,6 +226,9 @@ class SubscriberActor(LoopActor):
         batch = delivered.batch
         if batch.prev < subscription.cursor:
             self._counters.duplicates += 1
+            if self._poll is not None:
+                self._fetch_again(subscription)  # the topic has let go of it
+                return
             rest = batch.after(subscription.cursor)
             if rest is None:
                 return
@@ -232,9 +236,7 @@ class SubscriberActor(LoopActor):
         elif batch.prev > subscription.cursor:
             # Something is missing that nobody told of. What is read after the cursor will tell, or have it.
             self._counters.unannounced_gaps += 1
-            self._leave(subscription)
-            self._park(subscription)
-            self._fetch_parked()
+            self._fetch_again(subscription)
             return
         if self._poll is not None:
             page = batch.first(self._page_max_messages)
@@ -242,6 +244,11 @@ class SubscriberActor(LoopActor):
             batch = page
         self._deliver(subscription, batch)
         self._complete_if_over()
+
+    def _fetch_again(self, subscription: Subscription) -> None:
+        self._leave(subscription)
+        self._park(subscription)
+        self._fetch_parked()
 
     def _deliver(self, subscription: Subscription, batch: Batch) -> None:
         before, subscription.cursor = subscription.cursor, batch.last
@@ -256,8 +263,8 @@ class SubscriberActor(LoopActor):
             self._pause()
         if self._poll is not None:
             self._poll.has_delivered = True
-            # One batch a topic is what a long-poll's limit allows; the rest is for the next poll.
-            self._leave(subscription)
+            # One batch a topic is what a long-poll's limit allows; the rest is for the next poll. The topic
+            # knows that, and has let go of it.
             self._subscriptions.enter(subscription, Stage.OVER)
 
     def on_fetch_failed(self, failed: FetchFailed) -> None:

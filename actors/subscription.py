@@ -96,10 +96,18 @@ class Subscription(LiveCursor):
             self.proves = True
             self.epoch = epoch or self.epoch
 
-    def fetch(self, subscriber_id: int, max_messages: int) -> Fetch:
+    def fetch(self, subscriber_id: int, max_messages: int, *, completes: bool) -> Fetch:
         """The question for what comes after the cursor, under the present ticket."""
         return Fetch(
-            self.topic, subscriber_id, self.ticket, self.cursor, max_messages, self.proves, self.epoch, self
+            self.topic,
+            subscriber_id,
+            self.ticket,
+            self.cursor,
+            max_messages,
+            self.proves,
+            self.epoch,
+            self,
+            completes,
         )
 
 

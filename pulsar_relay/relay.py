@@ -101,7 +101,9 @@ class Subscriber:
         """The connection is over. May be called again."""
         if not self._is_gone:
             self._is_gone = True
-            self._base.tell(self._address, Disconnect())
+            # A long-poll that was answered has ended by itself.
+            if self._base.is_alive(self._address):
+                self._base.tell(self._address, Disconnect())
             self._on_gone()
 
 

@@ -7,13 +7,24 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from thespian.actors import ActorExitRequest
 
 from actors import fan_out
 from actors.counters import Counters
 from actors.fan_out import FanOutDue
 from actors.live_cursor import LiveCursor
 from actors.ports import Draft, Publish
-from actors.protocol import Delivered, Evicted, Fetch, Filled, Leave, Locate, SinkFailed, WentLive
+from actors.protocol import (
+    Delivered,
+    Evicted,
+    Fetch,
+    Filled,
+    Leave,
+    Locate,
+    SinkFailed,
+    SubscribersChanged,
+    WentLive,
+)
 from tests.scripted_store import START_MS, ModelStream, ScriptedStore, id_texts, nth
 from tests.stand_ins import Outsider, PoisonedError, RecordingSink, StandInSystem, start_topic
 
@@ -40,7 +51,10 @@ class Bench:
         self.stream = ModelStream()
         self.stream.add(*(b"%d" % n for n in range(1, 6)))
         self.counters = Counters()
-        self.topic = start_topic(self.system, ScriptedStore(self.stream), counters=self.counters)
+        self.directory = Outsider("directory")
+        self.topic = start_topic(
+            self.system, ScriptedStore(self.stream), directory=self.directory, counters=self.counters
+        )
         self.topic.tell(Locate("t", 0), Outsider())
         self.system.settle()
         self.members = [self.join(number) for number in range(members)]
@@ -140,6 +154,53 @@ def test_where_all_that_is_new_has_expired_the_sink_is_given_nothing() -> None:
     assert not member.sink.batches
     (empty,) = member.address.take(Delivered)
     assert (len(empty.batch), empty.batch.last) == (0, nth(6))
+
+
+# Who wants the first messages only
+
+
+def complete(bench: Bench, subscriber_id: int) -> Outsider:
+    poll = Outsider("poll")
+    fetch = Fetch("t", subscriber_id, 1, bench.stream.newest, 10, proves=True, completes=True)
+    bench.topic.tell(fetch, poll)
+    poll.take(WentLive)
+    return poll
+
+
+def test_who_wants_the_first_messages_only_is_let_go_with_them() -> None:
+    bench = Bench(1)
+    poll, gone = complete(bench, 8), complete(bench, 9)
+    bench.topic.tell(Leave("t", 9))
+    bench.publish(b"6", b"7")
+    bench.publish(b"8")
+    (found,) = poll.take(Delivered)
+    assert found.batch is bench.members[0].sink.batches[0]
+    assert not gone.received
+    assert [changed.count for changed in bench.directory.take(SubscribersChanged)] == [1, 2, 3, 2, 1]
+
+
+def test_who_wants_the_first_messages_stays_while_all_that_comes_has_expired() -> None:
+    bench = Bench(0)
+    poll = complete(bench, 8)
+    bench.publish(b"short", expires_at_ms=START_MS)
+    bench.publish(b"7")
+    bench.publish(b"8")
+    assert [(len(each.batch), each.batch.last) for each in poll.take(Delivered)] == [(0, nth(6)), (1, nth(7))]
+
+
+def test_who_wants_the_first_messages_need_not_wait_for_a_fan_out_under_way(one_a_turn: Bench) -> None:
+    bench = one_a_turn
+    bench.publish(b"6")
+    poll = complete(bench, 8)
+    bench.publish(b"7")
+    assert [id_texts(each.batch.messages) for each in poll.take(Delivered)] == [texts(7)]
+
+
+def test_who_wants_the_first_messages_is_told_if_the_topic_ends() -> None:
+    bench = Bench(0)
+    poll = complete(bench, 8)
+    bench.topic.tell(ActorExitRequest())
+    assert poll.received == [Evicted("t")]
 
 
 # A sink that is full, or broken

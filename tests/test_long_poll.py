@@ -120,7 +120,26 @@ def test_a_poll_with_nothing_to_read_waits_for_a_message() -> None:
     assert poll.answer is None
     poll.deliver("a", 4, 4)
     assert poll.answer == ({"a": nth(4)}, False, None)
-    assert poll.directory.take(Leave)
+
+
+def test_a_poll_asks_for_the_first_messages_only_and_leaves_the_topics_that_had_none() -> None:
+    poll = Poll(Wanted("a", nth(3)), Wanted("b", nth(7)))
+    assert all(fetch.completes for fetch in poll.fetches.values())
+    poll.live("a", 3)
+    poll.live("b", 7)
+    poll.deliver("a", 4, 4)
+    assert poll.answer == ({"a": nth(4), "b": nth(7)}, False, None)
+    assert [leave.topic for leave in poll.directory.take(Leave)] == ["b"]
+
+
+def test_a_poll_that_is_given_what_it_has_asks_again() -> None:
+    """The topic has let go of it with that."""
+    poll = Poll(Wanted("a", nth(3)))
+    poll.live("a", 3)
+    poll.deliver("a", 2, 3)
+    assert poll.answer is None
+    (fetch,) = poll.directory.take(Fetch)
+    assert fetch.cursor == nth(3)
 
 
 def test_a_poll_takes_no_more_than_its_limit_of_a_topic() -> None:

@@ -181,6 +181,22 @@ def test_a_subscriber_is_there_from_open_to_disconnect_and_leaves_nothing(
     run(scenario)
 
 
+def test_a_poll_that_was_answered_has_ended_and_is_sent_nothing_more(run: Callable[[Scenario], Any]) -> None:
+    async def scenario(relay: Relay) -> None:
+        sink = RecordingSink()
+        subscriber = relay.open_subscriber(sink, "poll", completes=True)
+        subscriber.tell(Subscribe((Wanted("t", Start.EARLIEST),)))
+        await relay.publish("t", [Draft(b"1")])
+        assert await sink.heard.get() == ("deliver", [b"1"])
+        assert (await sink.heard.get())[0] == "complete"
+        await asyncio.sleep(0)
+        subscriber.disconnect()
+        assert (await relay.census()).subscribers == {}
+        assert relay.connections["poll"] == relay.base.dead_letters == 0
+
+    run(scenario)
+
+
 def test_newest_is_where_a_topic_ends_and_what_follows_it_comes_after(run: Callable[[Scenario], Any]) -> None:
     async def scenario(relay: Relay) -> None:
         published = await relay.publish("a", [Draft(b"1"), Draft(b"2")])

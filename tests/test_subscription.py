@@ -119,4 +119,5 @@ def test_a_fetch_says_where_and_under_which_ticket() -> None:
     subscriptions, (subscription,) = parked(1)
     subscription.epoch = "e"
     subscriptions.ask(subscription)
-    assert subscription.fetch(7, 10) == Fetch("t0", 7, subscription.ticket, nth(0), 10, True, "e")
+    asked = Fetch("t0", 7, subscription.ticket, nth(0), 10, True, "e", completes=True)
+    assert subscription.fetch(7, 10, completes=True) == asked
