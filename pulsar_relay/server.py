@@ -49,12 +49,14 @@ from pulsar_relay.survey import ConsumerSurvey
 from pulsar_relay.web.connections import OpenConnections
 from pulsar_relay.web.cursor_cookie import CursorCookie
 from pulsar_relay.web.documents import HTML, JSON, Document
-from pulsar_relay.web.farewell import Farewells
-from pulsar_relay.web.front import MOST_FAREWELLS, FrontServer
+from pulsar_relay.web.front import FrontServer
+from pulsar_relay.web.heartbeat import Heartbeats
 from pulsar_relay.web.page import page, page_files
 from pulsar_relay.web.poll import Waiters
 from pulsar_relay.web.publish import Publisher
 from pulsar_relay.web.routes import FrontParts, api_application, api_endpoints, metrics_application
+from pulsar_relay.web.sse import StreamParts
+from pulsar_relay.web.websocket import SocketParts
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +101,6 @@ class Worker:
         self._store = ValkeyStore(self._client, self._feed, self._name, settings.storage)
         self.connections = OpenConnections()
         self.waiters = Waiters()
-        self._farewells = Farewells(MOST_FAREWELLS)
         self._cookies = CursorCookie()
         self._learning: asyncio.Task[None] | None = None
         self._build_relay()
@@ -194,7 +195,7 @@ class Worker:
             endpoints,
             settings.server,
             max_connections(settings.server.max_connections),
-            lambda: self.relay.connections["websocket"],
+            lambda: self.connections.socket_count,
         )
         api_sockets, metrics_sockets = (listen or self._bind)()
         await self._front.accept_from(api_sockets)
@@ -242,20 +243,31 @@ class Worker:
         self.relay.compare_now()
 
     def _front_parts(self, cookies: CursorCookie) -> FrontParts:
-        document = apidoc.document(self._settings)
+        settings, limits = self._settings, self._settings.subscriber
+        document = apidoc.document(settings)
+        reader = RequestReader(settings.publish, settings.poll, limits)
+        publisher = Publisher(self.relay, wall_clock, self.metrics.publish_latency)
         return FrontParts(
             relay=self.relay,
-            settings=self._settings,
-            reader=RequestReader(self._settings.publish, self._settings.poll, self._settings.subscriber),
-            frames=FrameReader(self._settings.publish, self._settings.subscriber),
-            publisher=Publisher(self.relay, wall_clock, self.metrics.publish_latency),
+            settings=settings,
+            reader=reader,
+            publisher=publisher,
             waiters=self.waiters,
             cookies=cookies,
             connections=self.connections,
-            farewells=self._farewells,
             crew=self._crew,
-            websocket_frames=self._timed(wire.websocket_frames),
-            sse_events=self._timed(wire.sse_events),
+            sockets=SocketParts(
+                self.relay,
+                limits,
+                FrameReader(settings.publish, limits),
+                publisher,
+                self.connections,
+                Heartbeats(
+                    limits.ping_interval_seconds, limits.ping_timeout_seconds, limits.stall_limit_seconds
+                ),
+                self._timed(wire.websocket_frames),
+            ),
+            streams=StreamParts(self.relay, limits, reader, self.connections, self._timed(wire.sse_events)),
             openapi=Document(apidoc.as_json(document), JSON),
             docs=Document(apidoc.page(document), HTML, apidoc.PAGE_POLICY),
             page=page(),

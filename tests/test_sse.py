@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from actors.stream import Batch
-from pulsar_relay.web.sse import EventSink, StreamHandler
+from pulsar_relay.web.sse import EventSink, EventStream
 from tests.conditions import WAIT_SECONDS, until
 from tests.quiet_logs import quiet_logs as quiet_logs
 from tests.raw_http import RawConnection
@@ -276,9 +276,10 @@ def test_a_peer_that_vanished_is_given_up_after_the_stall_limit(relay: RunningWo
         source.event()
 
         def limit() -> list[int]:
-            streams = [one.request.connection.stream for one in relay.worker.connections]  # type: ignore[attr-defined]
+            streams = [one for one in relay.worker.connections if isinstance(one, EventStream)]
+            sockets = [stream._transport.get_extra_info("socket") for stream in streams]
             option = (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
-            return [stream.socket.getsockopt(*option) for stream in streams]
+            return [one.getsockopt(*option) for one in sockets]
 
         assert relay.call(limit) == [61_000]
 
@@ -315,7 +316,7 @@ def outbox_bytes(relay: RunningWorker) -> int:
 
     def count() -> int:
         open_ = list(relay.worker.connections)
-        return sum(one.outbox.size_bytes for one in open_ if isinstance(one, StreamHandler))
+        return sum(one.outbox.size_bytes for one in open_ if isinstance(one, EventStream))
 
     return int(relay.call(count))
 

@@ -25,14 +25,18 @@ class OpenConnections:
         # By identity: handlers are compared by nobody.
         self._open: dict[int, Leaving] = {}
         self._changed = asyncio.Event()
+        self.socket_count = 0
+        """How many of them have taken their sockets over from HTTP, and count here themselves."""
 
     def add(self, connection: Leaving) -> None:
         self._open[id(connection)] = connection
 
-    def discard(self, connection: Leaving) -> None:
-        """May be called again."""
-        if self._open.pop(id(connection), None) is not None:
-            self._changed.set()
+    def discard(self, connection: Leaving) -> bool:
+        """True if it was open. May be called again."""
+        if self._open.pop(id(connection), None) is None:
+            return False
+        self._changed.set()
+        return True
 
     def reconnect_milliseconds(self) -> int:
         """When a connection that is ended now should come back: another time for each, so that the next

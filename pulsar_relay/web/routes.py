@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tornado.web import Application
 
-from pulsar_relay.frames import FrameReader
 from pulsar_relay.relay import Relay
 from pulsar_relay.requests import RequestReader
 from pulsar_relay.settings import Settings
@@ -18,16 +17,14 @@ from pulsar_relay.web.consumers import AcknowledgeHandler, ConsumerHandler, Cons
 from pulsar_relay.web.cursor_cookie import CursorCookie
 from pulsar_relay.web.documents import Document, DocumentHandler
 from pulsar_relay.web.endpoint import Endpoints, Route
-from pulsar_relay.web.farewell import Farewells
 from pulsar_relay.web.handler import GetEndpointHandler, NotFoundHandler, PostEndpointHandler
 from pulsar_relay.web.health import HealthHandler, MetricsHandler, ReadyHandler
 from pulsar_relay.web.poll import PollEndpoints, PollStatsHandler, Waiters
 from pulsar_relay.web.publish import PublishEndpoints, Publisher
-from pulsar_relay.web.sse import StreamHandler
+from pulsar_relay.web.sse import StreamHandler, StreamParts
 from pulsar_relay.web.topics import HistoryEndpoint, StatsHandler, TopicHandler, TopicListHandler
-from pulsar_relay.web.websocket import RelayWebSocket
-
-Encode = Callable[[Sequence[Any]], bytes]
+from pulsar_relay.web.upgrade import UpgradeHandler
+from pulsar_relay.web.websocket import SocketParts
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +38,9 @@ class FrontParts:
     waiters: Waiters
     cookies: CursorCookie
     connections: OpenConnections
-    farewells: Farewells
     crew: Crew
-    frames: FrameReader
-    websocket_frames: Encode
-    sse_events: Encode
+    sockets: SocketParts
+    streams: StreamParts
     openapi: Document
     docs: Document
     page: Document
@@ -70,23 +65,7 @@ def api_endpoints(parts: FrontParts) -> Endpoints:
 
 def api_application(parts: FrontParts, endpoints: Endpoints) -> Application:
     """All of the API's addresses: also those of the endpoints, for requests that are not plain."""
-    relay, reader, connections = parts.relay, parts.reader, parts.connections
-    stream = {
-        "relay": relay,
-        "settings": parts.settings,
-        "reader": reader,
-        "connections": connections,
-        "encode": parts.sse_events,
-    }
-    socket = {
-        "relay": relay,
-        "settings": parts.settings,
-        "frames": parts.frames,
-        "publisher": parts.publisher,
-        "connections": connections,
-        "farewells": parts.farewells,
-        "encode": parts.websocket_frames,
-    }
+    relay, reader = parts.relay, parts.reader
     topics = {"relay": relay, "reader": reader, "crew": parts.crew}
     topic = r"/api/v1/topics/([^/]+)"
     consumer = r"/api/v1/consumers/([^/]+)"
@@ -94,8 +73,8 @@ def api_application(parts: FrontParts, endpoints: Endpoints) -> Application:
         [
             *map(_endpoint_route, endpoints.routes),
             (r"/messages/poll/stats", PollStatsHandler, {"crew": parts.crew}),
-            (r"/ws", RelayWebSocket, socket),
-            (r"/api/v1/stream", StreamHandler, stream),
+            (r"/ws", UpgradeHandler, {"sockets": parts.sockets}),
+            (r"/api/v1/stream", StreamHandler, {"streams": parts.streams}),
             (r"/api/v1/topics", TopicListHandler, topics),
             (topic, TopicHandler, topics),
             (r"/api/v1/consumers", ConsumerListHandler, {"relay": relay, "reader": reader}),
@@ -113,8 +92,7 @@ def api_application(parts: FrontParts, endpoints: Endpoints) -> Application:
             (r"/docs", DocumentHandler, {"documents": {"": parts.docs}}),
             (r"/", DocumentHandler, {"documents": {"": parts.page}}),
             (r"/page/([^/]+)", DocumentHandler, {"documents": parts.page_files}),
-        ],
-        max_frame_bytes=parts.settings.subscriber.max_frame_bytes,
+        ]
     )
 
 
@@ -132,11 +110,10 @@ def _metrics_route(parts: FrontParts) -> tuple[Any, ...]:
     return (r"/metrics", MetricsHandler, {"crew": parts.crew})
 
 
-def _application(routes: list[Any], max_frame_bytes: int = 0) -> Application:
+def _application(routes: list[Any]) -> Application:
     return Application(
         routes,
         default_handler_class=NotFoundHandler,
         # Requests are counted, not logged; and they are in nobody's log with their query.
         log_function=lambda handler: None,
-        websocket_max_message_size=max_frame_bytes,
     )

@@ -5,31 +5,43 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from tornado.http1connection import HTTP1Connection
-from tornado.iostream import IOStream, StreamClosedError
+from tornado.httputil import format_timestamp
+from tornado.iostream import StreamClosedError
 
 from actors.ports import Notice
-from actors.protocol import Drained, Subscribe
+from actors.protocol import Subscribe
 from actors.stream import Batch, MessageId
 from pulsar_relay import frames, wire
 from pulsar_relay.cursors import encode_positions
 from pulsar_relay.errors import RelayError
-from pulsar_relay.relay import Relay, Subscriber
+from pulsar_relay.relay import Relay
 from pulsar_relay.requests import RequestReader, StreamRequest
-from pulsar_relay.settings import Settings
+from pulsar_relay.settings import SubscriberSettings
 from pulsar_relay.web.beginnings import beginnings
 from pulsar_relay.web.connections import OpenConnections
+from pulsar_relay.web.detaching import hand_over, take_socket
 from pulsar_relay.web.handler import ApiHandler
 from pulsar_relay.web.outbox import Outbox
+from pulsar_relay.web.receiving import ReceivingConnection
 
 logger = logging.getLogger(__name__)
 
 RECONNECT_MILLISECONDS = 2000
 DEPOSED_MILLISECONDS = 60_000
+
+_HEAD = (
+    "HTTP/1.1 200 OK\r\n"
+    "Content-Type: text/event-stream; charset=utf-8\r\n"
+    "Cache-Control: no-store\r\n"
+    "X-Content-Type-Options: nosniff\r\n"
+    "X-Accel-Buffering: no\r\n"
+    "Connection: close\r\n"
+)
 
 
 class UnchunkedOutbox(Outbox):
@@ -43,21 +55,30 @@ class UnchunkedOutbox(Outbox):
         return super().write(data[data.index(b"\r\n") + 2 : -2])
 
 
+@dataclass(frozen=True, slots=True)
+class StreamParts:
+    """What the event streams of a worker share."""
+
+    relay: Relay
+    limits: SubscriberSettings
+    reader: RequestReader
+    connections: OpenConnections
+    encode: Callable[[Sequence[Any]], bytes]
+
+
 class EventSink:
     """Writes events to one response; with several topics an event's id carries the position in all."""
 
+    __slots__ = ("_encode", "_outbox", "_positions", "_stream", "_topics")
+
     def __init__(
-        self,
-        outbox: Outbox,
-        topics: Sequence[str],
-        encode: Callable[[Sequence[Any]], bytes],
-        end: Callable[[], None],
+        self, stream: EventStream, topics: Sequence[str], encode: Callable[[Sequence[Any]], bytes]
     ) -> None:
-        self._outbox = outbox
+        self._stream = stream
+        self._outbox = stream.outbox
         self._topics = topics
         self._positions: dict[str, MessageId] = {}
         self._encode = encode
-        self._end = end
 
     def deliver(self, batch: Batch) -> bool:
         if len(self._topics) == 1:
@@ -81,17 +102,17 @@ class EventSink:
         return encode_positions({topic: self._positions[topic] for topic in self._topics})
 
     def refuse(self, code: str, detail: str, ref: object) -> None:
-        self._end()
+        self._stream.end()
 
     def taken_over(self) -> None:
         # An EventSource comes back whatever it is told; at least not at once.
         self._outbox.write(wire.sse_retry(DEPOSED_MILLISECONDS))
         told = frames.error(RelayError("taken_over"), None)
         self._outbox.write(wire.sse_event("taken_over", wire.json_text(told), None))
-        self._end()
+        self._stream.end()
 
     def fail(self) -> None:
-        self._end()
+        self._stream.end()
 
     def complete(self, cursors: Mapping[str, MessageId], has_more: bool, failure: str | None) -> None:
         raise AssertionError("a stream is no long-poll")
@@ -103,109 +124,101 @@ class EventSink:
     def acknowledged(self, topic: str, message_id: MessageId, ref: object) -> None: ...
 
 
-class StreamHandler(ApiHandler):
-    """GET /api/v1/stream"""
+class EventStream(ReceivingConnection):
+    """The response to one request, from its head, which is `beginning`, to the end of its socket."""
 
-    subscriber: Subscriber
-    outbox: Outbox
-    keepalive: asyncio.TimerHandle
+    __slots__ = ("_encode", "_keepalive", "_request")
 
-    def initialize(
-        self,
-        relay: Relay,
-        settings: Settings,
-        reader: RequestReader,
-        connections: OpenConnections,
-        encode: Callable[[Sequence[Any]], bytes],
+    last_chunk: ClassVar[bytes] = b"0\r\n\r\n"
+    _keepalive: asyncio.TimerHandle
+
+    def __init__(
+        self, parts: StreamParts, request: StreamRequest, *, beginning: bytes, unread: bytes
     ) -> None:
-        self.relay = relay
-        self.limits = settings.subscriber
-        self.reader = reader
-        self.connections = connections
-        self.encode = encode
-        self.is_chunked = self.request.version == "HTTP/1.1"
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        super().__init__(parts.relay, parts.limits, parts.connections, beginning=beginning, unread=unread)
+        self._encode = parts.encode
+        self._request = request
 
-    async def get(self) -> None:
-        last_event_id = self.request.headers.get("Last-Event-ID")
-        request = self.reader.stream_query(self.request.query_arguments, last_event_id)
-        if not self.relay.is_accepting:
-            raise RelayError("shutting_down")
-        connection = self.request.connection
-        assert isinstance(connection, HTTP1Connection)
-        self._begin(connection.stream)
-        self._subscribe(request)
-        await self.ended
-        self._leave()
-        if not self.is_chunked:
-            with suppress(StreamClosedError):
-                await self.finish()
-            connection.close()
-
-    def _begin(self, stream: IOStream) -> None:
-        self.set_header("Content-Type", "text/event-stream; charset=utf-8")
-        self.set_header("X-Accel-Buffering", "no")
-        if not self.is_chunked:
-            # Nothing but the connection's end will tell where this response ends.
-            self.request.headers["Connection"] = "close"
-        # The headers are the first bytes in the stream's buffer; what follows needs not wait for them.
-        self.flush()
-        limits = self.limits
-        self.outbox = (Outbox if self.is_chunked else UnchunkedOutbox)(
-            stream,
-            high_bytes=limits.outbox_high_bytes,
-            low_bytes=limits.outbox_low_bytes,
-            stall_seconds=limits.stall_limit_seconds,
-            on_drained=self._on_drained,
-            on_stalled=self._on_stalled,
-        )
-        if not stream.closed():
-            stream.set_nodelay(True)
-            _give_up_after(stream.socket, limits.stall_limit_seconds)
+    def begin(self) -> None:
         self.outbox.write(wire.sse_retry(RECONNECT_MILLISECONDS))
         self._keep_alive_later()
-
-    def _subscribe(self, request: StreamRequest) -> None:
-        sink = EventSink(self.outbox, request.topics, self.encode, self._end)
-        self.subscriber = self.relay.open_subscriber(sink, "sse")
-        self.connections.add(self)
+        request = self._request
+        self.open_subscriber(EventSink(self, request.topics, self._encode), "sse")
         wanted = beginnings(request.topics, request.since, {})
         self.subscriber.tell(Subscribe(wanted, client_id=request.client_id))
 
     def _keep_alive_later(self) -> None:
-        seconds = self.limits.keepalive_interval_seconds
-        self.keepalive = asyncio.get_running_loop().call_later(seconds, self._keep_alive)
+        seconds = self._limits.keepalive_interval_seconds
+        self._keepalive = asyncio.get_running_loop().call_later(seconds, self._keep_alive)
 
     def _keep_alive(self) -> None:
         if not self.outbox.is_full:
             self.outbox.write(wire.sse_comment(""))
         self._keep_alive_later()
 
-    def _on_drained(self) -> None:
-        self.subscriber.tell(Drained())
+    def data_received(self, data: bytes) -> None:
+        """The client has said all it has to say: the connection is for one response, and its head says so."""
 
-    def _on_stalled(self) -> None:
-        logger.info("sse: closed, nothing read for %s s", self.limits.stall_limit_seconds)
-        self.request.connection.close()  # type: ignore[union-attr]
-        self._end()
-
-    def on_connection_close(self) -> None:
-        self._end()
+    def on_stalled(self) -> None:
+        logger.info("sse: closed, nothing read for %s s", self._limits.stall_limit_seconds)
+        self.leave()
+        self._transport.abort()
 
     def go_away(self) -> None:
         """End the response: the client's EventSource comes back by itself, with its last event id."""
-        self.outbox.write(wire.sse_retry(self.connections.reconnect_milliseconds()))
-        self._end()
+        self.outbox.write(wire.sse_retry(self._connections.reconnect_milliseconds()))
+        self.end()
 
-    def _end(self) -> None:
-        if not self.ended.done():
-            self.ended.set_result(None)
+    def end(self) -> None:
+        """End the response. May be called again."""
+        if not self.has_left:
+            self.leave()
+            self._transport.write(self.last_chunk)
+            self._transport.close()
+            self.end_soon()
 
-    def _leave(self) -> None:
-        self.keepalive.cancel()
-        self.connections.discard(self)
-        self.outbox.close()
-        self.subscriber.disconnect()
+    def leave(self) -> None:
+        if not self.has_left:
+            self._keepalive.cancel()
+        super().leave()
+
+
+class UnchunkedEventStream(EventStream):
+    """For HTTP/1.0: nothing but the connection's end tells where the response ends."""
+
+    __slots__ = ()
+
+    outbox_type = UnchunkedOutbox
+    last_chunk = b""
+
+
+class StreamHandler(ApiHandler):
+    """GET /api/v1/stream"""
+
+    def initialize(self, streams: StreamParts) -> None:
+        self.streams = streams
+
+    async def get(self) -> None:
+        streams = self.streams
+        last_event_id = self.request.headers.get("Last-Event-ID")
+        request = streams.reader.stream_query(self.request.query_arguments, last_event_id)
+        if not streams.relay.is_accepting:
+            raise RelayError("shutting_down")
+        try:
+            connection, unread = take_socket(self.detach())
+        except StreamClosedError:
+            return
+        _give_up_after(connection, streams.limits.stall_limit_seconds)
+        is_chunked = self.request.version == "HTTP/1.1"
+        stream = (EventStream if is_chunked else UnchunkedEventStream)(
+            streams, request, beginning=_head(is_chunked=is_chunked), unread=unread
+        )
+        await hand_over(connection, stream)
+
+
+def _head(*, is_chunked: bool) -> bytes:
+    chunked = "Transfer-Encoding: chunked\r\n" if is_chunked else ""
+    return f"{_HEAD}Date: {format_timestamp(time.time())}\r\n{chunked}\r\n".encode()
 
 
 def _give_up_after(connection: socket.socket, seconds: float) -> None:

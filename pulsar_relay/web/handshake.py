@@ -1,0 +1,67 @@
+"""The opening handshake of a WebSocket: what is accepted, what is refused, and what is answered."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from pulsar_relay.errors import RelayError
+
+VERSION = "13"
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_RESPONSE = (
+    "HTTP/1.1 101 Switching Protocols\r\n"
+    "Upgrade: websocket\r\n"
+    "Connection: Upgrade\r\n"
+    "Sec-WebSocket-Accept: %s\r\n"
+    "%s\r\n"
+)
+
+
+Headers = Mapping[str, str]
+"""A request's headers, found by their names in lower case."""
+
+
+def refuse_unless_upgrade(headers: Headers, version: str) -> None:
+    """RelayError unless a GET with these headers, in this version of HTTP, may become a WebSocket."""
+    tokens = [token.strip().lower() for token in headers.get("connection", "").split(",")]
+    if headers.get("upgrade", "").lower() != "websocket" or "upgrade" not in tokens:
+        raise RelayError("upgrade_required")
+    if headers.get("sec-websocket-version", "") != VERSION:
+        raise RelayError("bad_request", f"The version of WebSocket spoken here is {VERSION}.")
+    if not headers.get("sec-websocket-key", "") or version != "HTTP/1.1":
+        raise RelayError("bad_request", "A WebSocket begins with HTTP/1.1 and a Sec-WebSocket-Key.")
+    if not _comes_from_here(headers):
+        raise RelayError(
+            "bad_request", "Browsers may open a WebSocket only from a page of the relay's own address."
+        )
+
+
+def _comes_from_here(headers: Headers) -> bool:
+    """False for a page of another site: its browser would lend it this user's way to the relay.
+
+    Browsers say so themselves, or name the page's address. Behind a proxy `Host` may be the relay's and not
+    the one that the browser knows; a page can set neither that nor `X-Forwarded-Host`.
+    """
+    site = headers.get("sec-fetch-site")
+    if site is not None:
+        return site in ("same-origin", "none")
+    origin = headers.get("origin")
+    if origin is None:
+        return True  # no browser
+    hosts = (headers.get("host", ""), headers.get("x-forwarded-host", ""))
+    return urlsplit(origin).netloc.lower() in {host.lower() for host in hosts if host}
+
+
+def upgrade_response(headers: Headers) -> bytes:
+    """The answer that accepts. No extension is agreed to: compressing for each connection would undo the
+    sharing of ready frames.
+    """
+    protocols = [name.strip() for name in headers.get("sec-websocket-protocol", "").split(",")]
+    chosen = "Sec-WebSocket-Protocol: bearer\r\n" if "bearer" in protocols else ""
+    key = headers["sec-websocket-key"].encode("latin-1")
+    digest = hashlib.sha1(key + _GUID, usedforsecurity=False).digest()
+    accept = base64.b64encode(digest).decode()
+    return (_RESPONSE % (accept, chosen)).encode()
