@@ -206,9 +206,7 @@ class Audience:
     # Being live
 
     def fan_out(self, messages: Sequence[Message]) -> None:
-        before = len(self._fan_out)
-        self._fan_out.deliver(messages)
-        if len(self._fan_out) != before:
+        if self._fan_out.deliver(messages):
             self._report_live()
 
     def go_on(self) -> None:

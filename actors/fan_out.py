@@ -9,7 +9,7 @@ batch there is, and let go.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +37,7 @@ class FanOut:
         self._live: dict[int, LiveCursor] = {}
         self._completing: dict[int, Any] = {}
         self._under_way: Delivered | None = None
-        self._chunks: Iterator[Sequence[LiveCursor]] = iter(())
+        self._rest: Sequence[LiveCursor] = ()
         self._waiting: list[Message] = []
 
     def __len__(self) -> int:
@@ -81,47 +81,47 @@ class FanOut:
 
     # Delivering
 
-    def deliver(self, messages: Sequence[Message]) -> None:
-        """Messages that follow those given before."""
-        if not self:
-            return
+    def deliver(self, messages: Sequence[Message]) -> bool:
+        """Messages that follow those given before. True: some were let go with them."""
+        if not self._live and not self._completing:
+            return False
         delivered = self._delivered(messages)
-        self._complete(delivered)
         if self._under_way is not None:
             self._waiting.extend(messages)
-        else:
+        elif self._live:
             self._begin(delivered)
             self.go_on()
+        return self._complete(delivered)
 
     def _delivered(self, messages: Sequence[Message]) -> Delivered:
         return Delivered(self._topic, Batch(self._topic, messages).unexpired(self._clock()))
 
-    def _complete(self, delivered: Delivered) -> None:
+    def _complete(self, delivered: Delivered) -> bool:
         """These have all that came before, and are gone with the first message."""
-        for subscriber in self._completing.values():
+        completing = self._completing
+        for subscriber in completing.values():
             self._actor.send(subscriber, delivered)
-        if delivered.batch.messages:
+        if completing and delivered.batch.messages:
             self._completing = {}
+            return True
+        return False
 
     def _begin(self, delivered: Delivered) -> None:
         self._under_way = delivered
         # Those who go live from now on have it.
-        self._chunks = _chunks(list(self._live.values()))
+        self._rest = list(self._live.values())
 
     def go_on(self) -> None:
         """Deliver for as long as the burst has time."""
         while self._under_way is not None:
-            for chunk in self._chunks:
-                if self._under_way.batch.messages:
-                    self._deliver_to(chunk, self._under_way)
-                else:
-                    # All have expired by now: only cursors move.
-                    for live in chunk:
-                        self._tell(live, self._under_way)
-                if self._actor.is_overdue():
+            rest, size = self._rest, DELIVERIES_BETWEEN_CLOCK_READINGS
+            for start in range(0, len(rest), size):
+                if start and self._actor.is_overdue():
+                    self._rest = rest[start:]
                     # By a timer: the next burst is not before sockets had their turn.
                     self._actor.call_after(0, FanOutDue())
                     return
+                self._deliver_to(rest[start : start + size], self._under_way)
             self._under_way = None
             if self._waiting:
                 waiting, self._waiting = self._waiting, []
@@ -129,6 +129,11 @@ class FanOut:
 
     def _deliver_to(self, chunk: Sequence[LiveCursor], delivered: Delivered) -> None:
         batch = delivered.batch
+        if not batch.messages:
+            # All have expired by now: only cursors move.
+            for live in chunk:
+                self._tell(live, delivered)
+            return
         prev, last = batch.prev, batch.last
         told = 0
         for live in chunk:
@@ -157,8 +162,3 @@ class FanOut:
             self._actor.send(live.subscriber, delivered)
         elif rest is not None:
             self._actor.send(live.subscriber, Delivered(self._topic, rest))
-
-
-def _chunks(live: Sequence[LiveCursor]) -> Iterator[Sequence[LiveCursor]]:
-    size = DELIVERIES_BETWEEN_CLOCK_READINGS
-    return (live[start : start + size] for start in range(0, len(live), size))
