@@ -80,7 +80,11 @@ elseif not largest and redis.call('EXISTS', stream) == 0 then
     largest = 0
 end
 
-local floor_ms, floor_n = parts(floor)
+local is_new_history = known[5]
+local floor_ms, floor_n
+if known[5] or floor ~= last then
+    floor_ms, floor_n = parts(floor)
+end
 if known[5] then
     -- The topic was restored from a backup, and what came behind that may be lost: the same.
     for _, id in ipairs({known[5], last}) do
@@ -90,7 +94,9 @@ if known[5] then
         end
     end
 end
-local is_new_history = known[5] or padded(last_ms, last_n) < padded(floor_ms, floor_n)
+if not is_new_history and floor ~= last then
+    is_new_history = padded(last_ms, last_n) < padded(floor_ms, floor_n)
+end
 if is_new_history then
     -- This worker has seen ids the store no longer knows: history was lost, what follows is another one. Its
     -- first entry follows none. Were the floor named, whoever has just that message would seem to go on
