@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count, takewhile
 
 from actors.ports import StoreError
 from pulsar_relay.config import ConfigError
@@ -43,13 +44,13 @@ class ServerSettings:
     @classmethod
     def of(cls, information: Mapping[str, str], configured: Mapping[str, str]) -> ServerSettings:
         """From the replies to INFO, and to CONFIG GET, which may be empty."""
-        replicas = [value for name, value in information.items() if name.startswith("slave") and "=" in value]
+        replicas = takewhile(bool, (information.get(f"slave{number}") for number in count()))
         spares = configured.get("no-appendfsync-on-rewrite")
         min_replicas = configured.get("min-replicas-to-write")
         return cls(
             information.get("maxmemory_policy", ""),
             information.get("aof_enabled") == "1",
-            sum(",state=online," in replica for replica in replicas),
+            sum(",state=online," in (replica or "") for replica in replicas),
             configured.get("appendfsync"),
             None if spares is None else spares == "yes",
             None if min_replicas is None else int(min_replicas),
@@ -82,17 +83,21 @@ class Backing:
 
     async def check_durability(self, shard: Shard) -> None:
         """Raises StoreError while the server's settings do not back the durability level."""
-        for problem in self.not_durable(await self.ask(shard)):
+        for problem in self.not_durable(await self._ask(shard, "persistence", "replication")):
             raise StoreError("store_not_durable", problem)
 
     async def check_eviction(self, shard: Shard) -> None:
         """Raises StoreError while the server may forget messages."""
-        for problem in self.evicts(await self.ask(shard)):
+        # Asked each second: for no more than it looks at.
+        for problem in self.evicts(ServerSettings.of(await information_of(shard, "memory"), {})):
             raise StoreError("store_evicts", problem)
 
     async def ask(self, shard: Shard) -> ServerSettings:
+        return await self._ask(shard, "memory", "persistence", "replication", "cluster")
+
+    async def _ask(self, shard: Shard, *sections: str) -> ServerSettings:
         information, configured = await asyncio.gather(
-            information_of(shard, "memory", "persistence", "replication", "cluster"), self._configured(shard)
+            information_of(shard, *sections), self._configured(shard)
         )
         return ServerSettings.of(information, configured)
 

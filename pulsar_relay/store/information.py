@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 from pulsar_relay.store.shard import Shard
 
 HIDDEN = ("store_denied", "store_error")
 """Codes of a command that this user may not say, or that was renamed away, as some services do."""
 
+_FIELD = re.compile(r"^([^:\r\n]*):([^\r\n]*)", re.MULTILINE)
+
 
 async def information_of(shard: Shard, *sections: str) -> dict[str, str]:
     """The fields of these sections, or of the usual ones. Raises StoreError."""
-    lines = (await shard.command("INFO", *sections)).decode("utf-8", "replace").splitlines()
-    return {name: value for name, colon, value in (line.partition(":") for line in lines) if colon}
+    return dict(_FIELD.findall((await shard.command("INFO", *sections)).decode("utf-8", "replace")))
 
 
 async def configuration_of(shard: Shard, *names: str) -> dict[str, str]:
