@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tornado.httputil import HTTPHeaders
 from websockets.headers import build_subprotocol
 from websockets.typing import Subprotocol
 from websockets.utils import accept_key
 
 from pulsar_relay.errors import RelayError
-from pulsar_relay.web.handshake import refuse_unless_upgrade, upgrade_response
+from pulsar_relay.web.handshake import read_headers, refuse_unless_upgrade, upgrade_response
 
 ASKED = {
     "host": "relay.example:8080",
@@ -24,6 +26,52 @@ def test_headers_are_found_in_a_plain_mapping_and_in_tornados() -> None:
     refuse_unless_upgrade(ASKED, "HTTP/1.1")
     refuse_unless_upgrade(HTTPHeaders(ASKED), "HTTP/1.1")
     assert upgrade_response(ASKED) == upgrade_response(HTTPHeaders(ASKED))
+
+
+def head_of(*lines: str) -> bytes:
+    return "".join(f"{line}\r\n" for line in ("GET /ws HTTP/1.1", *lines, "")).encode("latin-1")
+
+
+def test_the_headers_of_a_plain_request_are_read() -> None:
+    lines = [f"{name.title()}:  {value}\t" for name, value in ASKED.items()]
+    assert read_headers(head_of(*lines)) == ASKED
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Host: another",
+        " folded",
+        "no colon",
+        "With Space: a",
+        ": a",
+        "X-Control: \x00",
+        "X-Return: a\rb",
+        "Content-Length: 0",
+        "Transfer-Encoding: chunked",
+        "Expect: 100-continue",
+    ],
+)
+def test_headers_that_could_be_read_in_two_ways_are_left_alone(line: str) -> None:
+    assert read_headers(head_of("Host: a", "X-Other: b")) == {"host": "a", "x-other": "b"}
+    assert read_headers(head_of("Host: a", line)) is None
+
+
+@pytest.mark.parametrize("lines", [[], ["Host:"], ["Host: a b"], ["Host: a/b"]])
+def test_without_a_host_it_is_no_plain_request(lines: list[str]) -> None:
+    assert read_headers(head_of(*lines)) is None
+
+
+@given(st.lists(st.sampled_from([*ASKED, "x-a", "X-A", "origin"]).map(lambda name: f"{name}: b"), max_size=6))
+def test_what_is_read_tornado_reads_the_same(lines: list[str]) -> None:
+    head = head_of("Host: relay.example", *lines)
+    headers = read_headers(head)
+    theirs = HTTPHeaders.parse(head.decode("latin-1").partition("\r\n")[2])
+    if headers is not None:
+        assert HTTPHeaders(headers) == theirs
+    else:
+        names = [line.partition(":")[0].lower() for line in ("host:", *lines)]
+        assert len(set(names)) < len(names)
 
 
 @pytest.mark.parametrize("missing", sorted(ASKED.keys() - {"host"}))

@@ -19,6 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from actors.subscriber import SubscriberActor
 from pulsar_relay.web.publish import Publisher
+from pulsar_relay.web.upgrade import UpgradeHandler
 from pulsar_relay.web.websocket import RelayWebSocket
 from tests.conditions import WAIT_SECONDS, until
 from tests.quiet_logs import quiet_logs as quiet_logs
@@ -501,6 +502,35 @@ def test_an_upgrade_from_the_relays_own_address_is_made(
         answer = connection.response(has_body=False)
         assert answer.status == 101
         assert "sec-websocket-version" not in answer.headers
+
+
+@pytest.mark.parametrize("path", ["/ws", "/ws?token=a%20b&c", "/ws?"])
+@pytest.mark.parametrize("is_plain", [True, False], ids=["plain", "read-by-tornado"])
+def test_what_is_sent_behind_the_handshake_is_read_whoever_reads_the_request(
+    relay: RunningWorker, path: str, *, is_plain: bool
+) -> None:
+    frame = b'\x81\x8f\0\0\0\0{"type":"ping"}'
+    head = upgrade_bytes(Sec_WebSocket_Protocol="bearer").replace(b" /ws ", f" {path} ".encode())
+    if not is_plain:
+        head = head.replace(b"\r\n\r\n", b"\r\nX-Twice: a\r\nX-Twice: b\r\n\r\n")
+    with RawConnection(relay.ports.api) as connection:
+        connection.send(head + frame)
+        assert connection.until(b"\r\n\r\n") == (
+            b"HTTP/1.1 101 Switching Protocols\r\n"
+            b"Upgrade: websocket\r\n"
+            b"Connection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
+            b"Sec-WebSocket-Protocol: bearer\r\n\r\n"
+        )
+        assert b'"type":"pong"' in connection.some()
+
+
+def test_a_plain_request_for_one_never_meets_tornado(
+    relay: RunningWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(UpgradeHandler, "get")
+    with Talk(relay.ws_url) as talk:
+        talk.ask("ping", "pong")
 
 
 def test_the_subprotocol_bearer_is_agreed_to_and_no_other(relay: RunningWorker) -> None:

@@ -161,7 +161,8 @@ class Connection(asyncio.Protocol):
         head = read_head(data[:end])
         found = None if head is None else self._front.endpoints.find(head.target)
         if head is None or found is None or not self._is_within_limits(head, end):
-            self._hand_over()
+            if not self._upgrade(end):
+                self._hand_over()
             return
         self._head = head
         self._route, self._argument = found
@@ -284,6 +285,18 @@ class Connection(asyncio.Protocol):
         if stream is not None:
             words = bare_response(error)
             self._front.farewells.say(stream, words, seconds=FAREWELL_SECONDS, max_bytes=FAREWELL_BYTES)
+
+    def _upgrade(self, end: int) -> bool:
+        """Leave the connection to another protocol than HTTP; False if that is not what is asked."""
+        if end > self._front.limits.max_header_bytes:
+            return False
+        protocol = self._front.endpoints.upgrade(self._input[:end], self._input[end:])
+        if protocol is None:
+            return False
+        self._leave()
+        self._transport.set_protocol(protocol)
+        protocol.connection_made(self._transport)
+        return True
 
     def _let_go(self, rest: bytes, deadline: float) -> IOStream | None:
         """The connection as a stream that is somebody else's; None if it is broken already."""

@@ -4,6 +4,7 @@ and writes the other: a connection of the relay's own, or Tornado.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -91,11 +92,22 @@ class Route(msgspec.Struct, frozen=True):
     ends_with_client: bool = False
 
 
-class Endpoints:
-    """Finds the route of a request line."""
+Upgrade = Callable[[bytes, bytes], asyncio.Protocol | None]
+"""Given the bytes of a head, to its empty line, and of what follows: who takes the connection from there, or
+None if it remains one of HTTP.
+"""
 
-    def __init__(self, routes: Iterable[Route]) -> None:
+
+def no_upgrade(head: bytes, unread: bytes) -> None:
+    """An `Upgrade` for where there is none."""
+
+
+class Endpoints:
+    """Finds the route of a request line. What has none may be an `upgrade`."""
+
+    def __init__(self, routes: Iterable[Route], upgrade: Upgrade = no_upgrade) -> None:
         self.routes = tuple(routes)
+        self.upgrade = upgrade
         self._fixed: dict[bytes, Route] = {}
         self._open: list[tuple[re.Pattern[bytes], Route]] = []
         for route in self.routes:

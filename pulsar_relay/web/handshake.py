@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -22,6 +23,27 @@ _RESPONSE = (
 
 Headers = Mapping[str, str]
 """A request's headers, found by their names in lower case."""
+
+
+_HEADER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t -~\x80-\xff]*)")
+_HOST = re.compile(r"[A-Za-z0-9._~\-\[\]:]+")
+_WITH_BODY = frozenset(("content-length", "transfer-encoding", "expect", "te", "trailer"))
+
+
+def read_headers(head: bytes) -> Headers | None:
+    """Those of a request without a body, from its bytes to the empty line; None if anything in them could be
+    read in two ways, or stands there twice.
+    """
+    headers: dict[str, str] = {}
+    for line in head.split(b"\r\n")[1:-2]:
+        found = _HEADER.fullmatch(line)
+        if found is None:
+            return None
+        name = found[1].decode("ascii").lower()
+        if name in headers or name in _WITH_BODY:
+            return None
+        headers[name] = found[2].decode("latin-1").strip(" \t")
+    return headers if _HOST.fullmatch(headers.get("host", "")) else None
 
 
 def refuse_unless_upgrade(headers: Headers, version: str) -> None:

@@ -23,8 +23,10 @@ from pulsar_relay.web.poll import PollEndpoints, PollStatsHandler, Waiters
 from pulsar_relay.web.publish import PublishEndpoints, Publisher
 from pulsar_relay.web.sse import StreamHandler, StreamParts
 from pulsar_relay.web.topics import HistoryEndpoint, StatsHandler, TopicHandler, TopicListHandler
-from pulsar_relay.web.upgrade import UpgradeHandler
+from pulsar_relay.web.upgrade import PlainUpgrade, UpgradeHandler
 from pulsar_relay.web.websocket import SocketParts
+
+WEBSOCKET_PATH = "/ws"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,8 @@ def api_endpoints(parts: FrontParts) -> Endpoints:
             Route("POST", "/messages/poll", poll.by_body, ends_with_client=True),
             Route("GET", "/api/v1/poll", poll.by_query, ends_with_client=True),
             Route("GET", "/api/v1/topics/{}/messages", history, ends_with_client=True),
-        ]
+        ],
+        PlainUpgrade(WEBSOCKET_PATH, parts.sockets),
     )
 
 
@@ -73,7 +76,7 @@ def api_application(parts: FrontParts, endpoints: Endpoints) -> Application:
         [
             *map(_endpoint_route, endpoints.routes),
             (r"/messages/poll/stats", PollStatsHandler, {"crew": parts.crew}),
-            (r"/ws", UpgradeHandler, {"sockets": parts.sockets}),
+            (WEBSOCKET_PATH, UpgradeHandler, {"sockets": parts.sockets}),
             (r"/api/v1/stream", StreamHandler, {"streams": parts.streams}),
             (r"/api/v1/topics", TopicListHandler, topics),
             (topic, TopicHandler, topics),
