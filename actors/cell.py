@@ -102,8 +102,11 @@ class Cell(ActorAddress):  # type: ignore[misc]  # thespian has no type hints
             mailbox.wake()
 
     def forward(self, receiver: Any, message: Any, sender: Any) -> None:
-        receiver = self.base.population.resolve(receiver)
-        mailbox = receiver.mailbox
+        try:
+            mailbox = receiver.mailbox
+        except AttributeError:
+            receiver = self.base.population.resolve(receiver)
+            mailbox = receiver.mailbox
         mailbox.put((receiver, message, sender))
         if mailbox.idle:
             mailbox.wake()

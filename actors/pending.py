@@ -58,6 +58,13 @@ class PendingPublishes:
         """
         if self.in_flight:
             return []
+        if self._messages <= max_messages and self._size_bytes <= max_bytes:
+            self.in_flight = self.drain()
+        else:
+            self._take(max_messages, max_bytes)
+        return [publish for publish, _ in self.in_flight]
+
+    def _take(self, max_messages: int, max_bytes: int) -> None:
         messages = size_bytes = 0
         while self._waiting:
             publish, publisher, publish_bytes = self._waiting[0]
@@ -69,7 +76,6 @@ class PendingPublishes:
             self._messages -= len(publish.drafts)
             self._size_bytes -= publish_bytes
             self.in_flight.append((publish, publisher))
-        return [publish for publish, _ in self.in_flight]
 
     def finish(self) -> list[Waiting]:
         """The batch in flight is answered, or about to be; the next one may begin."""

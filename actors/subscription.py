@@ -139,8 +139,9 @@ class Subscriptions:
 
     def __init__(self) -> None:
         self._by_topic: dict[str, Subscription] = {}
-        # Not a plain dict, which walks over all it has lost to find its first.
-        self._parked: OrderedDict[str, Subscription] = OrderedDict()
+        # Not a plain dict, which walks over all it has lost to find its first. None if nobody is: most
+        # connections are live in all they have, for as long as they last.
+        self._parked: OrderedDict[str, Subscription] | None = None
         self._fetching = 0
         self._last_ticket = 0
 
@@ -182,18 +183,22 @@ class Subscriptions:
         subscription.sink = None
         if subscription.stage is Stage.FETCHING:
             self._fetching -= 1
-        elif subscription.stage is Stage.PARKED:
+        elif self._parked is not None and subscription.stage is Stage.PARKED:
             del self._parked[subscription.topic]
+            if not self._parked:
+                self._parked = None
         subscription.stage = stage
         if stage is Stage.FETCHING:
             self._fetching += 1
         elif stage is Stage.PARKED:
+            if self._parked is None:
+                self._parked = OrderedDict()
             self._parked[subscription.topic] = subscription
 
     def next_to_fetch(self) -> Subscription | None:
         """Whose turn it is, now FETCHING with a new ticket; None if nobody is parked, or enough pages are on
         their way."""
-        if not self._parked or self._fetching >= FETCHES_AT_ONCE:
+        if self._parked is None or self._fetching >= FETCHES_AT_ONCE:
             return None
         subscription = next(iter(self._parked.values()))
         self.enter(subscription, Stage.FETCHING)
