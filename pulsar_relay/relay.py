@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
@@ -85,12 +85,15 @@ class Subscriber:
     connection's sink.
     """
 
-    __slots__ = ("_address", "_base", "_is_gone", "_on_gone")
+    __slots__ = ("_address", "_base", "_connections", "_is_gone", "_transport")
 
-    def __init__(self, base: AsyncioSystemBase, address: Any, on_gone: Callable[[], None]) -> None:
+    def __init__(
+        self, base: AsyncioSystemBase, address: Any, connections: Counter[str], transport: str | None
+    ) -> None:
         self._base = base
         self._address = address
-        self._on_gone = on_gone
+        self._connections = connections
+        self._transport = transport
         self._is_gone = False
 
     def tell(self, message: Subscribe | Unsubscribe | Acknowledge | Drained | Expire) -> None:
@@ -104,7 +107,8 @@ class Subscriber:
             # A long-poll that was answered has ended by itself.
             if self._base.is_alive(self._address):
                 self._base.tell(self._address, Disconnect())
-            self._on_gone()
+            if self._transport is not None:
+                self._connections[self._transport] -= 1
 
 
 class Relay:
@@ -219,9 +223,9 @@ class Relay:
             is_counted=transport is not None,
         )
         self.base.tell(address, start)
-        counted = () if transport is None else (transport,)
-        self.connections.update(counted)
-        return Subscriber(self.base, address, lambda: self.connections.subtract(counted))
+        if transport is not None:
+            self.connections[transport] += 1
+        return Subscriber(self.base, address, self.connections, transport)
 
     async def newest(self, topics: Sequence[str]) -> dict[str, MessageId]:
         """Where each topic ends now; without those that cannot be found out at the moment.

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from pulsar_relay.web import stage
 from pulsar_relay.web.endpoint import Answer, Request
 from pulsar_relay.web.front import FrontServer
+from pulsar_relay.web.poll import WaitingPoll
 from pulsar_relay.web.publish import PublishEndpoints
 from tests.conditions import WAIT_SECONDS, until
 from tests.quiet_logs import quiet_logs as quiet_logs
@@ -103,7 +104,7 @@ def test_its_answers_are_those_that_tornado_gives(relay: RunningWorker, topic: s
             method, path, body, headers = ours
             answer = plain.request(method, path, body, **headers)
             method, path, body, headers = theirs
-            expected = unusual.request(method, path, body, **headers)
+            expected = unusual.request(method, path, body, TE="trailers", **headers)
             assert _shape(answer, mine) == _shape(expected, tornados), ours
             assert int(answer.headers["content-length"]) == len(answer.body)
         assert own(relay) == before, "neither has changed sides"
@@ -127,6 +128,50 @@ def test_clients_that_keep_their_connection_never_meet_tornado(relay: RunningWor
             history = f"{relay.url}/api/v1/topics/{topic}/messages"
             assert session.get(history, timeout=WAIT_SECONDS).status_code == 200
         assert own(relay) == before + 1
+
+
+def test_a_connection_comes_back_from_tornado_with_the_next_plain_request(
+    make_relay: MakeRelay, topic: str
+) -> None:
+    relay = make_relay()
+    with RawConnection(relay.ports.api) as connection:
+        for _ in range(5):
+            assert connection.request("POST", PUBLISH, message(topic)).status == 201
+            assert own(relay) == 1
+            for _ in range(2):
+                assert connection.request("GET", "/health").status == 200
+                assert own(relay) == 0
+            answer = connection.request("POST", PUBLISH, message(topic), TE="trailers")
+            assert answer.status == 201 and own(relay) == 0
+            assert relay.call(lambda: front_of(relay).connection_count) == 1
+        assert connection.request("POST", PUBLISH, b"x" * (1 << 20)).status == 422
+        assert own(relay) == 1
+    until(lambda: relay.call(lambda: front_of(relay).connection_count) == 0, "it counts no more")
+    assert relay.call(lambda: len(front_of(relay)._guards)) == 0
+
+
+def test_an_answer_on_a_connection_that_came_back_does_not_wait_for_anything(
+    make_relay: MakeRelay, topic: str
+) -> None:
+    relay = make_relay()
+    with RawConnection(relay.ports.api) as connection:
+        assert connection.request("GET", "/health").status == 200
+        assert connection.request("POST", PUBLISH, message(topic)).status == 201
+
+        def no_delay() -> bool:
+            (one,) = front_of(relay)._own_connections
+            options = one._transport.get_extra_info("socket")
+            return bool(options.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+        assert relay.call(no_delay)
+
+
+def test_a_connection_that_comes_back_is_not_refused_by_the_cap(make_relay: MakeRelay, topic: str) -> None:
+    relay = make_relay(server={"max_connections": 1})
+    with RawConnection(relay.ports.api) as connection:
+        for _ in range(3):
+            assert connection.request("GET", "/health").status == 200
+            assert connection.request("POST", PUBLISH, message(topic)).status == 201
 
 
 def test_a_client_that_says_it_is_its_last_request_is_let_go(relay: RunningWorker, topic: str) -> None:
@@ -159,21 +204,20 @@ def test_a_bug_is_500_and_the_connection_goes_on(
 @given(st.data())
 @settings(max_examples=40)
 def test_requests_are_answered_however_their_bytes_are_split(relay: RunningWorker, data: Any) -> None:
-    """Plain ones, and after them one that goes to Tornado, which answers all that follow."""
+    """Plain ones, and those between that go to Tornado."""
     body = message("split", "ä" * 40)
-    plain = [
-        request_bytes("POST", PUBLISH, body),
-        request_bytes("GET", "/api/v1/topics/split/messages?limit=1"),
-        request_bytes("POST", POLL, b'{"topics": ["split"], "since": {"split": "0-0"}, "limit": 1}'),
-        request_bytes("POST", PUBLISH + "/bulk", b"[]"),
+    known = [
+        (request_bytes("POST", PUBLISH, body), 201),
+        (request_bytes("GET", "/api/v1/topics/split/messages?limit=1"), 200),
+        (request_bytes("POST", POLL, b'{"topics": ["split"], "since": {"split": "0-0"}, "limit": 1}'), 200),
+        (request_bytes("POST", PUBLISH + "/bulk", b"[]"), 422),
+        (request_bytes("GET", "/health"), 200),
+        (request_bytes("POST", PUBLISH, body, TE="trailers"), 201),
+        (request_bytes("GET", "/nowhere"), 404),
     ]
-    statuses = [201, 200, 200, 422]
-    chosen = data.draw(st.lists(st.integers(0, 3), max_size=5))
-    parts = [plain[index] for index in chosen]
-    expected = [statuses[index] for index in chosen]
-    if data.draw(st.booleans()):
-        parts += [request_bytes("GET", "/health"), plain[0], request_bytes("GET", "/nowhere")]
-        expected += [200, 201, 404]
+    chosen = data.draw(st.lists(st.sampled_from(known), min_size=1, max_size=6))
+    parts = [part for part, _ in chosen]
+    expected = [status for _, status in chosen]
     everything = b"".join(parts)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(everything)), max_size=6)))
     with RawConnection(relay.ports.api) as connection:
@@ -404,6 +448,20 @@ def test_a_relay_that_stops_answers_who_waits_and_says_it_is_the_last_answer(
         answer = waiting.response()
         assert (answer.status, answer.headers["connection"]) == (200, "close")
         assert idle.rest() == waiting.rest() == b""
+
+
+def test_a_poll_that_no_topic_answers_delays_stopping_not_beyond_the_deadline(
+    make_relay: MakeRelay, monkeypatch: pytest.MonkeyPatch, topic: str
+) -> None:
+    monkeypatch.setattr(WaitingPoll, "go_away", lambda self: None)
+    relay = make_relay(server={"shutdown_deadline_seconds": 0.2})
+    with RawConnection(relay.ports.api) as connection:
+        connection.send(request_bytes("POST", POLL, polling(topic)))
+        until(lambda: active_waiters(relay) == 1, "the poll waits")
+        started = time.monotonic()
+        relay.stop()
+        assert time.monotonic() - started < 5 * TIMEOUT_SCALE
+        assert connection.rest() == b""
 
 
 def test_a_request_that_was_on_its_way_when_the_relay_stops_is_answered(

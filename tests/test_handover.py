@@ -24,10 +24,24 @@ LOOPS = pytest.mark.parametrize(
 Talk = Callable[[socket.socket, HandedStream], Awaitable[None]]
 
 
+class HomeOfPlain:
+    """Takes back what begins with `plain`."""
+
+    def __init__(self) -> None:
+        self.returned: list[tuple[socket.socket, bytes]] = []
+
+    def takes(self, data: bytes) -> bool:
+        return data.startswith(b"plain")
+
+    def take_back(self, connected: socket.socket, data: bytes) -> None:
+        self.returned.append((connected, data))
+
+
 class Taking(asyncio.Protocol):
     """Hands its connection over once `enough` bytes have come."""
 
-    def __init__(self, enough: int, taken: asyncio.Future[HandedStream]) -> None:
+    def __init__(self, enough: int, taken: asyncio.Future[HandedStream], home: HomeOfPlain) -> None:
+        self.home = home
         self.enough = enough
         self.taken = taken
         self.data = b""
@@ -39,19 +53,24 @@ class Taking(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.data += data
         if len(self.data) >= self.enough:
-            self.taken.set_result(hand_over(self.transport, self.data, 0.0))
+            self.taken.set_result(hand_over(self.transport, self.data, 0.0, self.home))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_lost = True
 
 
-def handing_over(first: bytes, talk: Talk, make_loop: Callable[[], Any] = uvloop.new_event_loop) -> None:
+def handing_over(
+    first: bytes,
+    talk: Talk,
+    make_loop: Callable[[], Any] = uvloop.new_event_loop,
+    home: HomeOfPlain | None = None,
+) -> None:
     """Connect, send `first`, have the connection handed over, and `talk`."""
 
     async def serve() -> None:
         loop = asyncio.get_running_loop()
         taken: asyncio.Future[HandedStream] = loop.create_future()
-        protocol = Taking(len(first), taken)
+        protocol = Taking(len(first), taken, home or HomeOfPlain())
         server = await loop.create_server(lambda: protocol, "127.0.0.1", 0)
         with socket.socket() as client:
             client.setblocking(False)
@@ -124,6 +143,52 @@ def test_every_byte_is_read_once_and_in_order(first: bytes, then: bytes, sizes: 
         assert read + await stream.read_until_close() == first + then
 
     handing_over(first, talk)
+
+
+HEAD_END = rb"\r?\n\r?\n"
+
+
+@LOOPS
+@pytest.mark.parametrize("is_ahead", [True, False])
+def test_a_later_head_that_is_plain_goes_home_with_all_that_follows(
+    make_loop: Callable[[], Any], is_ahead: bool
+) -> None:
+    home = HomeOfPlain()
+
+    async def talk(client: socket.socket, stream: HandedStream) -> None:
+        loop = asyncio.get_running_loop()
+        # The first one was handed over for a reason.
+        assert await stream.read_until_regex(HEAD_END) == b"plain 1\r\n\r\n"
+        assert await stream.read_bytes(4) == b"body"
+        if not is_ahead:
+            await loop.sock_sendall(client, b"strange\r\n\r\n")
+        assert await stream.read_until_regex(HEAD_END) == b"strange\r\n\r\n"
+        if not is_ahead:
+            await loop.sock_sendall(client, b"plain 2\r\n\r\nand")
+        with pytest.raises(StreamClosedError):
+            await stream.read_until_regex(HEAD_END)
+        assert stream.closed()
+        (connected, data) = home.returned.pop()
+        assert data == b"plain 2\r\n\r\nand"
+        with connected:
+            await loop.sock_sendall(client, b" more")
+            assert await loop.sock_recv(connected, 100) == b" more"
+            await loop.sock_sendall(connected, b"answer")
+            assert await loop.sock_recv(client, 100) == b"answer"
+
+    ahead = b"strange\r\n\r\nplain 2\r\n\r\nand" if is_ahead else b""
+    handing_over(b"plain 1\r\n\r\nbody" + ahead, talk, make_loop, home)
+
+
+def test_a_later_head_that_is_not_plain_stays_however_much_follows_it() -> None:
+    rest = os.urandom(300_000)
+
+    async def talk(client: socket.socket, stream: HandedStream) -> None:
+        assert await stream.read_until_regex(HEAD_END) == b"a\r\n\r\n"
+        assert await stream.read_until_regex(HEAD_END) == b"b\r\n\r\n"
+        assert await stream.read_bytes(len(rest)) == rest
+
+    handing_over(b"a\r\n\r\n" + b"b\r\n\r\n" + rest, talk)
 
 
 def test_what_was_read_before_may_be_larger_than_what_is_read_at_once() -> None:

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from tornado.httputil import HTTPHeaders, HTTPInputError, HTTPServerRequest, parse_request_start_line
 
 from pulsar_relay.web.endpoint import HEADERS
-from pulsar_relay.web.head import END, Head, read_head, read_target
+from pulsar_relay.web.head import END, MOST_PARAMETERS, REMEMBERED_BYTES, Head, read_head, read_target
 
 LINE = b"POST /api/v1/messages HTTP/1.1\r\n"
+OLD_LINE = LINE.replace(b"1.1", b"1.0")
 HOST = b"Host: a\r\n"
+LENGTH = b"Content-Length: 5\r\n"
 
 
 def head_of(*lines: bytes, first: bytes = LINE) -> bytes:
@@ -51,13 +53,21 @@ def test_the_head_of_a_publish_is_read() -> None:
 
 
 def test_a_head_without_more_than_a_host_is_read() -> None:
-    assert read_head(head_of(HOST)) == Head(b"POST /api/v1/messages", b"", {}, None, keeps_alive=True)
+    data = head_of(HOST, first=b"GET /api/v1/poll HTTP/1.1\r\n")
+    assert read_head(data) == Head(b"GET /api/v1/poll", b"", {}, 0, keeps_alive=True)
 
 
 @pytest.mark.parametrize("value", [b"close", b"Close", b" CLOSE "])
 def test_a_client_may_say_that_it_is_its_last_request(value: bytes) -> None:
-    head = read_head(head_of(HOST, b"Connection:" + value + b"\r\n"))
+    head = read_head(head_of(HOST, LENGTH, b"Connection:" + value + b"\r\n"))
     assert head is not None and not head.keeps_alive
+
+
+@pytest.mark.parametrize("lines", [[], [b"Connection: close\r\n"]])
+def test_a_client_of_http_1_0_asks_once(lines: list[bytes]) -> None:
+    head = read_head(head_of(HOST, LENGTH, *lines, first=OLD_LINE))
+    assert head is not None and not head.keeps_alive
+    assert read_head(head_of(HOST, LENGTH, b"Connection: keep-alive\r\n", first=OLD_LINE)) is None
 
 
 def test_the_target_is_known_once_the_first_line_is_there() -> None:
@@ -75,7 +85,8 @@ def test_the_target_is_known_once_the_first_line_is_there() -> None:
     [
         b"PUT /api/v1/messages HTTP/1.1\r\n",
         b"post /api/v1/messages HTTP/1.1\r\n",
-        b"POST /api/v1/messages HTTP/1.0\r\n",
+        b"POST /api/v1/messages HTTP/1.2\r\n",
+        b"POST /api/v1/messages HTTP/2.0\r\n",
         b"POST /api/v1/messages HTTP/1.1 \r\n",
         b"POST /api/v1/messages HTTP/1.1\n",
         b"POST  /api/v1/messages HTTP/1.1\r\n",
@@ -90,19 +101,20 @@ def test_the_target_is_known_once_the_first_line_is_there() -> None:
     ],
 )
 def test_a_first_line_that_is_not_plain_is_not_read(line: bytes) -> None:
-    assert read_head(head_of(HOST, first=line)) is None
+    assert read_head(head_of(HOST, LENGTH, first=line)) is None
     assert read_target(head_of(HOST, first=line)) is None
 
 
 @pytest.mark.parametrize(
     "lines",
     [
-        [],
-        [HOST, HOST],
-        [b"Host:\r\n"],
-        [b"Host: a,b\r\n"],
-        [b"Host: a b\r\n"],
-        [b"Host: a/b\r\n"],
+        [LENGTH],
+        [HOST],
+        [LENGTH, HOST, HOST],
+        [LENGTH, b"Host:\r\n"],
+        [LENGTH, b"Host: a,b\r\n"],
+        [LENGTH, b"Host: a b\r\n"],
+        [LENGTH, b"Host: a/b\r\n"],
         [HOST, b"Content-Length: 5\r\n", b"Content-Length: 5\r\n"],
         [HOST, b"Content-Length: 5, 5\r\n"],
         [HOST, b"Content-Length: +5\r\n"],
@@ -112,31 +124,31 @@ def test_a_first_line_that_is_not_plain_is_not_read(line: bytes) -> None:
         [HOST, b"Content-Length: \xb2\r\n"],
         [HOST, b"Content-Length:\r\n"],
         [HOST, b"Content-Length: " + b"9" * 4000 + b"\r\n"],
-        [HOST, b"Transfer-Encoding: chunked\r\n"],
+        [LENGTH, HOST, b"Transfer-Encoding: chunked\r\n"],
         [HOST, b"transfer-encoding: identity\r\n", b"Content-Length: 5\r\n"],
-        [HOST, b"Transfer-Encoding : chunked\r\n"],
-        [HOST, b"Expect: 100-continue\r\n"],
-        [HOST, b"Upgrade: websocket\r\n"],
-        [HOST, b"TE: trailers\r\n"],
-        [HOST, b"Trailer: a\r\n"],
-        [HOST, b"Connection: keep-alive, Upgrade\r\n"],
-        [HOST, b"Connection: close\r\n", b"Connection: close\r\n"],
-        [HOST, b"Connection:\r\n"],
-        [HOST, b"Cookie: a=1\r\n", b"Cookie: b=1\r\n"],
-        [HOST, b"Idempotency-Key: a\r\n", b"Idempotency-Key: a\r\n"],
-        [HOST, b"X: a\r\n folded\r\n"],
-        [HOST, b" X: a\r\n"],
-        [b" Host: a\r\n"],
-        [HOST, b"X : a\r\n"],
-        [HOST, b"X\r\n"],
-        [HOST, b": a\r\n"],
-        [HOST, b"X: a\x00b\r\n"],
-        [HOST, b"X: a\rb\r\n"],
+        [LENGTH, HOST, b"Transfer-Encoding : chunked\r\n"],
+        [LENGTH, HOST, b"Expect: 100-continue\r\n"],
+        [LENGTH, HOST, b"Upgrade: websocket\r\n"],
+        [LENGTH, HOST, b"TE: trailers\r\n"],
+        [LENGTH, HOST, b"Trailer: a\r\n"],
+        [LENGTH, HOST, b"Connection: keep-alive, Upgrade\r\n"],
+        [LENGTH, HOST, b"Connection: close\r\n", b"Connection: close\r\n"],
+        [LENGTH, HOST, b"Connection:\r\n"],
+        [LENGTH, HOST, b"Cookie: a=1\r\n", b"Cookie: b=1\r\n"],
+        [LENGTH, HOST, b"Idempotency-Key: a\r\n", b"Idempotency-Key: a\r\n"],
+        [LENGTH, HOST, b"X: a\r\n folded\r\n"],
+        [LENGTH, HOST, b" X: a\r\n"],
+        [LENGTH, b" Host: a\r\n"],
+        [LENGTH, HOST, b"X : a\r\n"],
+        [LENGTH, HOST, b"X\r\n"],
+        [LENGTH, HOST, b": a\r\n"],
+        [LENGTH, HOST, b"X: a\x00b\r\n"],
+        [LENGTH, HOST, b"X: a\rb\r\n"],
         [HOST, b"X: a\nContent-Length: 5\r\n"],
-        [HOST, b"X: a\n"],
-        [HOST, b"X: \x7f\r\n"],
-        [HOST, b"X\xe4: a\r\n"],
-        [HOST, b'"X": a\r\n'],
+        [LENGTH, HOST, b"X: a\n"],
+        [LENGTH, HOST, b"X: \x7f\r\n"],
+        [LENGTH, HOST, b"X\xe4: a\r\n"],
+        [LENGTH, HOST, b'"X": a\r\n'],
     ],
 )
 def test_headers_that_are_not_plain_are_not_read(lines: list[bytes]) -> None:
@@ -148,7 +160,24 @@ def test_headers_that_are_not_plain_are_not_read(lines: list[bytes]) -> None:
 )
 def test_what_is_not_plain_is_known_after_one_pass(block: bytes) -> None:
     # A pattern that goes back and tries again would need minutes for these.
-    assert read_head(head_of(HOST, block)) is None
+    assert read_head(head_of(HOST, LENGTH, block)) is None
+
+
+def test_a_get_with_a_body_is_not_read() -> None:
+    line = b"GET /api/v1/poll HTTP/1.1\r\n"
+    assert read_head(head_of(HOST, first=line)) is not None
+    assert read_head(head_of(HOST, b"Content-Length: 0\r\n", first=line)) is None
+
+
+def test_a_query_of_many_parameters_is_not_read() -> None:
+    few, many = (b"&".join([b"a=1"] * count) for count in (MOST_PARAMETERS, MOST_PARAMETERS + 1))
+    assert read_head(head_of(HOST, first=b"GET /api/v1/poll?" + few + b" HTTP/1.1\r\n")) is not None
+    assert read_head(head_of(HOST, first=b"GET /api/v1/poll?" + many + b" HTTP/1.1\r\n")) is None
+
+
+def test_a_long_head_is_read_as_a_short_one() -> None:
+    data = head_of(HOST, LENGTH, b"X: " + b"x" * REMEMBERED_BYTES + b"\r\n")
+    assert read_head(data) == read_head(head_of(HOST, LENGTH)) is not None
 
 
 # ----------------------------------------------------------------------------------- as Tornado would read it
@@ -185,6 +214,8 @@ def _heads(draw: st.DrawFn) -> bytes:
     text = f"{method} {draw(_TARGETS)} {version}{draw(_ENDS)}"
     if draw(st.integers(0, 5)):
         text += "Host: a\r\n"
+    if (method == "POST") ^ (not draw(st.integers(0, 5))):
+        text += "Content-Length: 12\r\n"
     for _ in range(draw(st.integers(0, 4))):
         text += f"{draw(_NAMES)}:{draw(st.sampled_from(['', ' ', chr(9)]))}{draw(_VALUES)}{draw(_ENDS)}"
     return (text + "\r\n").encode("latin-1")
@@ -192,7 +223,7 @@ def _heads(draw: st.DrawFn) -> bytes:
 
 @given(_heads())
 @example(head_of(HOST, b"Content-Length: 007\r\n"))
-@example(head_of(HOST, b"Cookie: \xe4=\xff\r\n"))
+@example(head_of(HOST, LENGTH, b"Cookie: \xe4=\xff\r\n"))
 def test_whatever_is_read_tornado_reads_the_same(data: bytes) -> None:
     head = read_head(data)
     if head is None:
@@ -201,9 +232,11 @@ def test_whatever_is_read_tornado_reads_the_same(data: bytes) -> None:
     assert head.target == f"{request.method} {request.path}".encode("latin-1")
     assert head.query == request.query.encode("latin-1")
     assert head.headers == {name: headers[name] for name in HEADERS if name in headers}
-    length = headers.get("Content-Length")
-    assert head.body_bytes == (None if length is None else int(length))
-    assert head.keeps_alive == (headers.get("Connection", "").lower() != "close")
+    assert head.body_bytes == int(headers.get("Content-Length", "0"))
+    assert ("Content-Length" in headers) == (request.method == "POST")
+    connection = headers.get("Connection", "").lower()
+    assert head.keeps_alive == (request.version == "HTTP/1.1" and connection != "close")
+    assert request.version == "HTTP/1.1" or connection != "keep-alive"
     assert not {"Transfer-Encoding", "Expect", "Upgrade"} & set(headers)
     # Its end is where Tornado sees it, too.
     ends = re.search(rb"\r?\n\r?\n", data)

@@ -2,7 +2,7 @@
 
 It reads a request whole, has it answered, writes the answer, and only then looks at what follows. The first
 request that is anything else, another address, a strange head, a body too large, goes to Tornado as it came,
-and with it the rest of the connection's life.
+and with it the connection, which comes back with the next one that is plain.
 
      ┌──────────────────────────── answer has left ◀────────────────────────────┐
      ▼                                                                          │
@@ -25,15 +25,13 @@ from pulsar_relay.loading import Query
 from pulsar_relay.settings import ServerSettings
 from pulsar_relay.web.endpoint import Answer, Endpoints, Request, Route, respond
 from pulsar_relay.web.farewell import Farewells
-from pulsar_relay.web.handover import hand_over
+from pulsar_relay.web.handover import Home, hand_over
 from pulsar_relay.web.head import END, Head, read_head, read_target
 from pulsar_relay.web.response import bare_response, response
 from pulsar_relay.web.stage import Stage, heard_until
 
 AHEAD_BYTES = 64 * 1024
 """Beyond this nothing more is read from a client that sends requests without waiting for answers."""
-MOST_PARAMETERS = 100
-"""Of a query; Tornado judges those with more."""
 FAREWELL_SECONDS = 2.0
 FAREWELL_BYTES = 1024 * 1024
 
@@ -41,7 +39,7 @@ _NEVER = math.inf
 _NO_QUERY: Query = {}
 
 
-class Front(Protocol):
+class Front(Home, Protocol):
     """What a connection needs of the server it belongs to."""
 
     limits: ServerSettings
@@ -50,8 +48,8 @@ class Front(Protocol):
     is_stopping: bool
     """Whether each connection ends with its next answer."""
 
-    def admit(self, connection: Connection) -> bool:
-        """Count the connection; False if there are as many as there may be."""
+    def admit(self, connection: Connection, *, is_new: bool) -> bool:
+        """Count the connection; False for a new one if there are as many as there may be."""
 
     def leave(self, connection: Connection) -> None:
         """The connection is closed, or somebody else's. May be called again."""
@@ -60,8 +58,19 @@ class Front(Protocol):
         """Have Tornado serve what was a connection."""
 
 
+def find_plain(data: bytes, endpoints: Endpoints, limits: ServerSettings) -> tuple[Head, Route, str] | None:
+    """What the head `data` asks for, with the route's open part; None if that is Tornado's."""
+    head = read_head(data)
+    if head is None or len(data) > limits.max_header_bytes or head.body_bytes > limits.max_body_bytes:
+        return None
+    found = endpoints.find(head.target)
+    return None if found is None else (head, *found)
+
+
 class Connection(asyncio.Protocol):
-    """Made by a `Front` for each connection that comes."""
+    """Made by a `Front` for each connection that comes, or comes back, with the beginning of its next request
+    as `returned`.
+    """
 
     __slots__ = (
         "_argument",
@@ -89,11 +98,11 @@ class Connection(asyncio.Protocol):
     _route: Route
     _argument: str
 
-    def __init__(self, front: Front) -> None:
+    def __init__(self, front: Front, returned: bytes = b"") -> None:
         self.stage = Stage.AWAITED
         self._front = front
         self._loop = asyncio.get_running_loop()
-        self._input = b""
+        self._input = returned
         self._parts: list[bytes] = []
         self._missing_bytes = 0
         self._task: asyncio.Task[None] | None = None
@@ -118,13 +127,17 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
-        if not self._front.admit(self):
+        is_new = not self._input
+        if not self._front.admit(self, is_new=is_new):
             self._part(RelayError("too_many_connections"))
             return
         # Paused as soon as anything has to wait, so that an answer counts as written once it has left.
         transport.set_write_buffer_limits(0)
         self._since = self._loop.time()
-        self._watch(self._since + self._front.limits.header_timeout_seconds)
+        limits = self._front.limits
+        self._watch(self._since + (limits.header_timeout_seconds if is_new else limits.idle_timeout_seconds))
+        if not is_new:
+            self._read()
 
     def data_received(self, data: bytes) -> None:
         if self.stage is Stage.AWAITED:
@@ -158,15 +171,15 @@ class Connection(asyncio.Protocol):
             if not self._may_be_plain(data):
                 self._hand_over()
             return
-        head = read_head(data[:end])
-        found = None if head is None else self._front.endpoints.find(head.target)
-        if head is None or found is None or not self._is_within_limits(head, end):
+        limits = self._front.limits
+        found = find_plain(data[:end], self._front.endpoints, limits)
+        if found is None:
             if not self._upgrade(end):
                 self._hand_over()
             return
+        head, self._route, self._argument = found
         self._head = head
-        self._route, self._argument = found
-        end_of_body = end + (head.body_bytes or 0)
+        end_of_body = end + head.body_bytes
         if end_of_body <= len(data):
             self._input = data[end_of_body:]
             self._begin(data[end:end_of_body])
@@ -175,7 +188,7 @@ class Connection(asyncio.Protocol):
         self._input = b""
         self._parts = [data[end:]]
         self._missing_bytes = end_of_body - len(data)
-        self._watch(self._loop.time() + self._front.limits.body_timeout_seconds)
+        self._watch(self._loop.time() + limits.body_timeout_seconds)
 
     def _may_be_plain(self, data: bytes) -> bool:
         """Whether the beginning of a head may go on to be one that is read here."""
@@ -185,18 +198,6 @@ class Connection(asyncio.Protocol):
             return True
         target = read_target(data)
         return target is not None and self._front.endpoints.find(target) is not None
-
-    def _is_within_limits(self, head: Head, head_bytes: int) -> bool:
-        limits = self._front.limits
-        if head.body_bytes is None:
-            has_body_as_usual = not head.target.startswith(b"POST")
-        else:
-            has_body_as_usual = head.target.startswith(b"POST") and head.body_bytes <= limits.max_body_bytes
-        return (
-            has_body_as_usual
-            and head_bytes <= limits.max_header_bytes
-            and head.query.count(b"&") < MOST_PARAMETERS
-        )
 
     def _receive(self, data: bytes) -> None:
         missing = self._missing_bytes
@@ -302,7 +303,7 @@ class Connection(asyncio.Protocol):
         """The connection as a stream that is somebody else's; None if it is broken already."""
         self._leave()
         try:
-            return hand_over(self._transport, rest, deadline)
+            return hand_over(self._transport, rest, deadline, self._front)
         except OSError:
             self._transport.abort()
             return None

@@ -12,6 +12,7 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from tornado.httputil import parse_cookie
 
@@ -83,10 +84,17 @@ class CursorCookie:
 
     def _sign(self, text: str) -> str:
         assert self._key is not None
-        digest = hmac.new(self._key, text.encode("utf-8", "surrogateescape"), hashlib.sha256).digest()
-        return base64.urlsafe_b64encode(digest[:_SIGNATURE_BYTES]).decode("ascii")
+        return _signature(self._key, text)
 
 
+@lru_cache(maxsize=4096)
+def _signature(key: bytes, text: str) -> str:
+    # Remembered: what is signed for an answer comes back with the next poll.
+    digest = hmac.digest(key, text.encode("utf-8", "surrogateescape"), "sha256")
+    return base64.urlsafe_b64encode(digest[:_SIGNATURE_BYTES]).decode("ascii")
+
+
+@lru_cache(maxsize=4096)
 def _short(topic: str) -> str:
     """A topic's name can be 255 characters long; 9 bytes of its hash tell a client's few topics apart."""
     digest = hashlib.blake2b(topic.encode(), digest_size=9).digest()

@@ -114,7 +114,7 @@ class Endpoints:
             begin, opening, end = f"{route.method} {route.path}".encode("ascii").partition(b"{}")
             if opening:
                 # Only what means itself: anything quoted is left to Tornado.
-                pattern = re.compile(re.escape(begin) + rb"([\w.~-]++)" + re.escape(end), re.ASCII)
+                pattern = re.compile(re.escape(begin) + rb"([\w.~-]+)" + re.escape(end), re.ASCII)
                 self._open.append((pattern, route))
             else:
                 self._fixed[begin] = route

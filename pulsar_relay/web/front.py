@@ -1,9 +1,9 @@
 """FrontServer: the server around endpoints and handlers.
 
 A connection begins as a `Connection` of the relay's own, which answers the requests that come in thousands;
-at the first request of another kind it is handed to Tornado's HTTP server, which this is. Both hold to the
-same limits. Connections beyond the cap get a 503 instead of an accept loop that spins. On stopping, who is
-being answered gets the whole answer.
+with a request of another kind it is handed to Tornado's HTTP server, which this is, until one of those comes
+again. Both hold to the same limits. Connections beyond the cap get a 503 instead of an accept loop that
+spins. On stopping, who is being answered gets the whole answer.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ from tornado.web import Application
 
 from pulsar_relay.settings import ServerSettings
 from pulsar_relay.supervision.listening import BACKLOG
-from pulsar_relay.web.connection import Connection
+from pulsar_relay.web.connection import Connection, find_plain
+from pulsar_relay.web.detaching import hand_over
 from pulsar_relay.web.endpoint import Endpoints
 from pulsar_relay.web.farewell import Farewells
 from pulsar_relay.web.handover import READ_BYTES, HandedStream
+from pulsar_relay.web.head import END
 from pulsar_relay.web.request_guard import RequestGuard
 from pulsar_relay.web.stage import Stage
 
@@ -69,6 +71,7 @@ class FrontServer(HTTPServer):
         self._connections_of_tornado = 0
         self._guards: dict[object, RequestGuard] = {}
         self._own_connections: set[Connection] = set()
+        self._returning: set[asyncio.Task[None]] = set()
         self._listeners: list[asyncio.Server] = []
         self.farewells = Farewells(MOST_FAREWELLS)
         self._is_changed = asyncio.Event()
@@ -101,7 +104,8 @@ class FrontServer(HTTPServer):
 
     @property
     def connection_count(self) -> int:
-        return len(self._own_connections) + self._connections_of_tornado + self._upgraded_connections()
+        plain = len(self._own_connections) + len(self._returning) + self._connections_of_tornado
+        return plain + self._upgraded_connections()
 
     @property
     def answering_count(self) -> int:
@@ -113,8 +117,8 @@ class FrontServer(HTTPServer):
 
     # What its own connections tell
 
-    def admit(self, connection: Connection) -> bool:
-        if self.connection_count >= self._max_connections:
+    def admit(self, connection: Connection, *, is_new: bool) -> bool:
+        if is_new and self.connection_count >= self._max_connections:
             return False
         self._own_connections.add(connection)
         self._is_changed.set()
@@ -127,6 +131,29 @@ class FrontServer(HTTPServer):
     def adopt(self, stream: IOStream, address: tuple[Any, ...]) -> None:
         self._connections_of_tornado += 1
         self.handle_stream(stream, address)
+
+    # What the streams tell that were handed to Tornado
+
+    def takes(self, data: bytes) -> bool:
+        end = data.find(END) + len(END)
+        return (
+            end >= len(END)
+            and not self.is_stopping
+            and find_plain(data[:end], self.endpoints, self.limits) is not None
+        )
+
+    def take_back(self, connected: socket.socket, data: bytes) -> None:
+        task = asyncio.get_running_loop().create_task(self._take_back(connected, data))
+        self._returning.add(task)
+        task.add_done_callback(self._returning.discard)
+
+    async def _take_back(self, connected: socket.socket, data: bytes) -> None:
+        # Tornado leaves it off between two answers.
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            await hand_over(connected, Connection(self, data))
+        except OSError:
+            connected.close()
 
     # What Tornado tells of those it was handed
 
@@ -179,9 +206,9 @@ class FrontServer(HTTPServer):
         while True:
             until = max((each.heard_until for each in self._in_stages()), default=0.0)
             is_hearing = until > loop.time()
-            # Tornado begins with an adopted connection in a later turn of the loop.
-            is_adopting = self._connections_of_tornado > len(self._guards)
-            if not is_hearing and not is_adopting and not self.answering_count:
+            # It takes a turn of the loop to change sides.
+            is_moving = self._returning or self._connections_of_tornado > len(self._guards)
+            if not is_hearing and not is_moving and not self.answering_count:
                 return
             self._is_changed.clear()
             with suppress(TimeoutError):

@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 import msgspec
 
 from pulsar_relay.web.endpoint import HEADERS
 
 END = b"\r\n\r\n"
+MOST_PARAMETERS = 100
+"""Of a query; Tornado judges those with more."""
+REMEMBERED_BYTES = 1024
+"""A client's heads are the same again and again, but for the length of the body: up to this size they are
+remembered, the newest thousand."""
 
 _HEAD = re.compile(
-    rb"((?:GET|POST) /[!->@-~]*+)(?:\?([!-~]*+))? HTTP/1\.1\r\n"
-    rb"((?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t -~\x80-\xff]*+\r\n)*+)\r\n"
+    rb"((?:GET|POST) /[!->@-~]*)(?:\?([!-~]*))? HTTP/1\.([01])\r\n"
+    rb"((?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r\n)*)\r\n"
 )
-"""Possessive throughout: what does not match is known after one pass."""
-_TARGET = re.compile(rb"((?:GET|POST) /[!->@-~]*+)(?:\?[!-~]*+)? HTTP/1\.1\r\n")
+"""What follows a repetition is never part of it: what does not match is known after one pass and one back."""
+_TARGET = re.compile(rb"((?:GET|POST) /[!->@-~]*)(?:\?[!-~]*)? HTTP/1\.[01]\r\n")
 _HOST = re.compile(rb"[A-Za-z0-9._~\-\[\]:]+")
 _LENGTH = re.compile(rb"[0-9]{1,15}")
 
@@ -32,22 +38,27 @@ _STRANGE = frozenset((b"transfer-encoding", b"expect", b"upgrade", b"te", b"trai
 class Head(msgspec.Struct, frozen=True):
     """`target` is the method and the path, a space between; `query` what follows the question mark.
 
-    `body_bytes` is the length of the body that follows, None if none was announced.
+    `body_bytes` is the length of the body that follows: what a POST announces, and 0 for a GET, which must
+    announce none.
     """
 
     target: bytes
     query: bytes
     headers: Mapping[str, str]
-    body_bytes: int | None
+    body_bytes: int
     keeps_alive: bool
 
 
 def read_head(data: bytes) -> Head | None:
     """The head that is `data`, to its empty line; None if it is not plain."""
+    return _remembered(data) if len(data) <= REMEMBERED_BYTES else _read(data)
+
+
+def _read(data: bytes) -> Head | None:
     found = _HEAD.fullmatch(data)
     if found is None:
         return None
-    target, query, block = found.groups()
+    target, query, version, block = found.groups()
     headers: dict[str, str] = {}
     judged: dict[bytes, bytes] = {}
     for line in block.split(b"\r\n"):
@@ -63,16 +74,22 @@ def read_head(data: bytes) -> Head | None:
             judged[name] = value.strip(b" \t")
         elif name in _STRANGE:
             return None
-    connection = judged.get(b"connection", b"keep-alive").lower()
+    # Who speaks HTTP/1.0, as proxies do that were not told otherwise, closes the connection.
+    usual = (b"close",) if version == b"0" else (b"keep-alive", b"close")
+    connection = judged.get(b"connection", usual[0]).lower()
     length = judged.get(b"content-length")
     if (
-        connection not in (b"keep-alive", b"close")
+        connection not in usual
         or not _HOST.fullmatch(judged.get(b"host", b""))
         or (length is not None and not _LENGTH.fullmatch(length))
     ):
         return None
-    body_bytes = None if length is None else int(length)
-    return Head(target, query or b"", headers, body_bytes, connection != b"close")
+    if (length is None) is target.startswith(b"POST ") or (query and query.count(b"&") >= MOST_PARAMETERS):
+        return None
+    return Head(target, query or b"", headers, int(length or 0), connection != b"close")
+
+
+_remembered = lru_cache(maxsize=1024)(_read)
 
 
 def read_target(data: bytes) -> bytes | None:

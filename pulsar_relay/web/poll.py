@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import attrgetter
 
 from actors.ports import Notice
@@ -44,15 +44,17 @@ class Waiters:
                 del self.topics[topic]
 
 
-@dataclass(slots=True)
 class PollSink:
     """Collects what one poll is answered with. `done` ends when there is nothing more to come."""
 
-    done: asyncio.Future[None]
-    batches: list[Batch] = field(default_factory=list)
-    notices: list[Notice] = field(default_factory=list)
-    cursors: Mapping[str, MessageId] = field(default_factory=dict)
-    has_more: bool = False
+    __slots__ = ("batches", "cursors", "done", "has_more", "notices")
+
+    def __init__(self, done: asyncio.Future[None]) -> None:
+        self.done = done
+        self.batches: list[Batch] = []
+        self.notices: list[Notice] = []
+        self.cursors: Mapping[str, MessageId] = {}
+        self.has_more = False
 
     def deliver(self, batch: Batch) -> bool:
         self.batches.append(batch)
@@ -136,7 +138,9 @@ class PollEndpoints:
         deadline = asyncio.get_running_loop().time() + request.timeout_seconds
         cookie = self._cursor_cookie.among(cookies) if cookies else None
         known = self._cursor_cookie.read(cookie, request.topics) if cookie else {}
-        wanted = await self._placed(beginnings(request.topics, request.since, known), deadline)
+        wanted = beginnings(request.topics, request.since, known)
+        if any(one.start is Start.LATEST for one in wanted):
+            wanted = await self._placed(wanted, deadline)
         sink = await self._wait(request, wanted, deadline)
         headers = {}
         if not request.since:
@@ -151,8 +155,6 @@ class PollEndpoints:
         for it.
         """
         topics = [one.topic for one in wanted if one.start is Start.LATEST]
-        if not topics:
-            return wanted
         newest: Mapping[str, MessageId] = {}
         with suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
