@@ -20,15 +20,23 @@ from actors.stream import MessageId, timestamp_text
 from pulsar_relay import json_text
 from pulsar_relay.cursors import place
 from pulsar_relay.errors import FieldError, RelayError
-from pulsar_relay.fields import CursorMap, Text, TopicName, TopicNames
+from pulsar_relay.fields import CursorMap, Text, TopicName, TopicNames, is_topic_name
 from pulsar_relay.json_text import Fields, JsonError
 from pulsar_relay.loading import Location, load_texts, refused_text, split_object
 from pulsar_relay.message_reader import MessageReader, PublishRequest
 from pulsar_relay.requests import IDEMPOTENCY_KEY_MAX_LENGTH, idempotency_key
-from pulsar_relay.schemas import EXAMPLE_ID, Request, about, client_id_field, publish_schema
+from pulsar_relay.schemas import (
+    CLIENT_ID_MAX_LENGTH,
+    EXAMPLE_ID,
+    Request,
+    about,
+    client_id_field,
+    publish_schema,
+)
 from pulsar_relay.settings import PublishSettings, SubscriberSettings
 
 REF_MAX_BYTES = 1024
+PLAIN_SUBSCRIBE_MAX_BYTES = 64 * 1024
 
 _FRAME: Location = ("frame",)
 
@@ -85,13 +93,11 @@ Frame = SubscribeFrame | UnsubscribeFrame | PublishFrame | AckFrame | PingFrame
 
 
 class Offset(fields.Raw):
-    """One cursor for all topics, or an object of topic to cursor; read to the latter, with the key "" for all
-    topics.
-    """
+    """One cursor for all topics, or an object of topic to cursor, in which the key "" is for all others."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> dict[str, str]:
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str | dict[str, str]:
         if isinstance(value, str):
-            return {"": value}
+            return value
         if isinstance(value, dict) and all(isinstance(cursor, str) for cursor in value.values()):
             return value
         raise ValidationError("must be a cursor, or an object of topic to cursor")
@@ -123,7 +129,7 @@ def subscribe_schema(settings: SubscriberSettings) -> type[Request]:
             metadata=about("Added to those subscribed already; a topic named again begins anew.", ["jobs"]),
         )
         offset = Offset(
-            load_default=lambda: {"": "last"},
+            load_default="last",
             metadata=about(
                 "Where to begin: `last` or `latest` with the next message, `earliest` with the oldest kept,"
                 " `acked` after the "
@@ -194,11 +200,27 @@ class Ping(Request):
     ref = _ref()
 
 
+_NO_REF = msgspec.Raw()
+_NO_OFFSETS: Mapping[str, str] = {}
+
+
+class _PlainSubscribe(msgspec.Struct, tag="subscribe", forbid_unknown_fields=True):
+    """A subscribe frame whose fields have the types that need no coercion."""
+
+    topics: list[str]
+    offset: str | dict[str, str] = "last"
+    epochs: dict[str, str] | None = None
+    client_id: str | None = None
+    ref: msgspec.Raw = _NO_REF
+
+
 class FrameReader:
     """Reads client frames."""
 
     def __init__(self, publish: PublishSettings, subscriber: SubscriberSettings) -> None:
         self._messages = MessageReader(publish)
+        self._max_topics = subscriber.max_topics
+        self._plain_subscribe = msgspec.json.Decoder(_PlainSubscribe)
         self._subscribe_schema = subscribe_schema(subscriber)()
         self._unsubscribe_schema = Unsubscribe()
         self._ack_schema = Ack()
@@ -215,6 +237,15 @@ class FrameReader:
 
     def read(self, text: bytes) -> Frame:
         """The frame that `text` is. Raises FrameError, and nothing else."""
+        # A hint, not a verdict.
+        if b'"subscribe"' in text[:40]:
+            plain = self._read_plain_subscribe(text)
+            if plain is not None:
+                return plain
+        return self.read_any(text)
+
+    def read_any(self, text: bytes) -> Frame:
+        """The same, by the schemas alone."""
         ref: Ref = None
         try:
             texts = split_object(self._fields, text, _FRAME)
@@ -227,17 +258,30 @@ class FrameReader:
         except RelayError as error:
             raise FrameError(error, ref) from None
 
+    def _read_plain_subscribe(self, text: bytes) -> SubscribeFrame | None:
+        """The frame, if it is written as clients write it: what is unusual is for the schema to judge."""
+        if len(text) > PLAIN_SUBSCRIBE_MAX_BYTES:
+            return None
+        try:
+            json_text.check_encoding(text)
+            plain = self._plain_subscribe.decode(text)
+            ref = None if plain.ref is _NO_REF else _read_ref({"ref": bytes(plain.ref)})
+            topics, client_id = plain.topics, plain.client_id
+            if not 1 <= len(topics) <= self._max_topics or not all(map(is_topic_name, topics)):
+                return None
+            if client_id is not None and not 1 <= len(client_id) <= CLIENT_ID_MAX_LENGTH:
+                return None
+            if len(topics) > 1:
+                topics = list(dict.fromkeys(topics))
+            return _subscribe_frame(topics, plain.offset, plain.epochs or {}, client_id, ref)
+        except (RelayError, JsonError, msgspec.DecodeError, RecursionError):
+            return None
+
     def _subscribe(self, text: bytes, texts: Mapping[str, bytes], ref: Ref) -> SubscribeFrame:
         found = _load(self._subscribe_schema, texts)
-        offsets, epochs = found["offset"], found["epochs"] or {}
-        for_others = offsets.get("", "last")
-        wanted = tuple(
-            Wanted(topic, place(offsets.get(topic, for_others)), epochs.get(topic) or None)
-            for topic in found["topics"]
+        return _subscribe_frame(
+            found["topics"], found["offset"], found["epochs"] or {}, found["client_id"], ref
         )
-        if found["client_id"] is None and any(topic.start is Start.ACKED for topic in wanted):
-            raise RelayError("client_id_required")
-        return SubscribeFrame(wanted, found["client_id"], ref)
 
     def _unsubscribe(self, text: bytes, texts: Mapping[str, bytes], ref: Ref) -> UnsubscribeFrame:
         return UnsubscribeFrame(tuple(dict.fromkeys(_load(self._unsubscribe_schema, texts)["topics"])), ref)
@@ -258,6 +302,23 @@ class FrameReader:
 
     def _ping(self, text: bytes, texts: Mapping[str, bytes], ref: Ref) -> PingFrame:
         return PingFrame(ref)
+
+
+def _subscribe_frame(
+    topics: Sequence[str],
+    offset: str | Mapping[str, str],
+    epochs: Mapping[str, str],
+    client_id: str | None,
+    ref: Ref,
+) -> SubscribeFrame:
+    for_others = offset if isinstance(offset, str) else offset.get("", "last")
+    own: Mapping[str, str] = _NO_OFFSETS if isinstance(offset, str) else offset
+    wanted = tuple(
+        [Wanted(topic, place(own.get(topic, for_others)), epochs.get(topic) or None) for topic in topics]
+    )
+    if client_id is None and any(topic.start is Start.ACKED for topic in wanted):
+        raise RelayError("client_id_required")
+    return SubscribeFrame(wanted, client_id, ref)
 
 
 def _read_ref(texts: Mapping[str, bytes]) -> Ref:

@@ -53,6 +53,87 @@ def test_a_subscription_begins_with_the_next_message() -> None:
     assert subscribe(topics=["a", "b"]).wanted == (Wanted("a", Start.LATEST), Wanted("b", Start.LATEST))
 
 
+def outcome(read: Any, text: bytes) -> Any:
+    try:
+        return read(text)
+    except FrameError as error:
+        return error.code, error.errors, error.ref
+
+
+odd: st.SearchStrategy[Any] = st.sampled_from(
+    [
+        None,
+        True,
+        0,
+        1.5,
+        2**70,
+        "",
+        "a",
+        "\ud800",
+        "é",
+        [],
+        {},
+        ["a"],
+        {"a": "1-1"},
+        {"a": None},
+        {"": "acked"},
+    ]
+)
+cursors = st.sampled_from(["last", "latest", "earliest", "acked", "", "1-1", "0-0", "msg_1", "x"])
+subscribes = st.fixed_dictionaries(
+    {"topics": st.lists(st.sampled_from(["a", "b-c", "no topic", "", 7]), max_size=52) | odd},
+    optional={
+        "type": st.just("subscribe") | st.sampled_from(["publish", "ping", "none", 7, None]),
+        "offset": cursors | st.dictionaries(st.sampled_from(["a", "b-c", "", "z"]), cursors | odd) | odd,
+        "epochs": st.dictionaries(st.sampled_from(["a", "b-c"]), st.sampled_from(["e", ""]) | odd) | odd,
+        "client_id": st.text(max_size=300) | odd,
+        "ref": st.text(max_size=3) | st.sampled_from(["x" * 1022, "x" * 1023, 10**400]) | odd,
+        "another": odd,
+    },
+)
+
+
+@given(subscribes, st.sampled_from([None, (",", ":"), (" , ", " : ")]))
+def test_the_short_way_reads_a_subscribe_frame_as_the_schema_does(
+    fields: dict[str, Any], separators: tuple[str, str] | None
+) -> None:
+    for ordered in (fields, {"type": "subscribe", **fields}):
+        text = json.dumps(ordered, separators=separators).encode()
+        assert outcome(READER.read, text) == outcome(READER.read_any, text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"type":"subscribe","topics":["a"],"topics":["b"]}',
+        b'{"type":"subscribe","topics":7,"topics":["b"]}',
+        b'{"type":"subscribe","topics":["a"],"type":"ping"}',
+        b'{"type":"subscribe","topics":["a"],"ref":' + b"[" * 200 + b"]" * 200 + b"}",
+        b'{"type":"subscribe","topics":["a"],"ref":1e999}',
+        b'{"type":"subscribe","topics":["a"],"ref":[ 1.10, "\xc3\xa9" ]}',
+        b'{"type":"subscribe","topics":["\xff"]}',
+        b'{"type":"subscribe","topics":["a"]} ',
+        b'{"type":"subscribe","topics":["a"]}}',
+        b'{"type":"subscribe","topics":["a"],"more":' + b"[" * 5000,
+        b'{"type":"subscribe","topics":["a"],"client_id":"' + b"x" * 70_000 + b'"}',
+        b'{"type":"publish","topic":"subscribe","payload":1}',
+        b'{"ref":"subscribe","topic":"a","payload":1}',
+    ],
+)
+def test_what_is_unusual_is_for_the_schema_to_judge(text: bytes) -> None:
+    assert outcome(READER.read, text) == outcome(READER.read_any, text)
+
+
+def test_a_plain_subscribe_frame_meets_no_schema(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(FrameReader, "read_any")
+    text = (
+        b'{"type": "subscribe", "topics": ["a", "b", "a"], "offset": {"a": "1-1"}, "epochs": {"b": "e"}, '
+        b'"client_id": "me", "ref": [1]}'
+    )
+    wanted = (Wanted("a", MessageId.parse("1-1")), Wanted("b", Start.LATEST, "e"))
+    assert READER.read(text) == SubscribeFrame(wanted, "me", msgspec.Raw(b"[1]"))
+
+
 def test_the_first_frame_needs_no_type() -> None:
     assert read(topics=["a"]) == subscribe(topics=["a"])
 
