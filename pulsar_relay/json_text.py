@@ -64,8 +64,9 @@ class Fields:
         depth are not judged yet: see `check_value`.
         """
         check_encoding(text)
-        found = _decode(self._decoder, text)
-        return {name: bytes(raw) for name in self._names if (raw := getattr(found, name)) is not _ABSENT}
+        found = msgspec.structs.astuple(_decode(self._decoder, text))
+        pairs = zip(self._names, found, strict=True)
+        return {name: bytes(raw) for name, raw in pairs if raw is not _ABSENT}
 
 
 class Items:

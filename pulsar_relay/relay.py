@@ -10,6 +10,7 @@ import asyncio
 import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
@@ -196,9 +197,22 @@ class Relay:
 
         Cancelling the call does not call the publish back.
         """
+        asking = self.publish_soon(topic, drafts, dedupe)
+        with suppress(AskFailed):
+            await asking
+        return self.published(asking)
+
+    def publish_soon(
+        self, topic: str, drafts: Sequence[Draft], dedupe: Dedupe | None = None
+    ) -> asyncio.Future[Any]:
+        """Begin to append the drafts; `published` tells what the future's result means."""
         if not self.is_accepting:
             raise RelayError("shutting_down")
-        return await self._ask(self._directory, Publish(topic, tuple(drafts), dedupe), Published)
+        return self.base.ask_soon(self._directory, Publish(topic, tuple(drafts), dedupe))
+
+    def published(self, asking: asyncio.Future[Any]) -> Published:
+        """The outcome of a `publish_soon` that is done. Raises RelayError."""
+        return cast(Published, self._outcome(self._directory, asking))
 
     # What subscribers ask
 
@@ -305,8 +319,15 @@ class Relay:
         return answer
 
     async def _answer(self, address: Any, message: Any) -> Any:
+        asking = self.base.ask_soon(address, message)
+        with suppress(AskFailed):
+            await asking
+        return self._outcome(address, asking)
+
+    def _outcome(self, address: Any, asking: asyncio.Future[Any]) -> Any:
+        """What the future of an ask says that is done. Raises RelayError."""
         try:
-            answer = await self.base.ask_soon(address, message)
+            answer = asking.result()
         except AskFailed as error:
             if not self.is_accepting:
                 raise RelayError("shutting_down") from error

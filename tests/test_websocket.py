@@ -18,6 +18,7 @@ import requests
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from actors.subscriber import SubscriberActor
+from pulsar_relay.relay import Relay
 from pulsar_relay.web.publish import Publisher
 from pulsar_relay.web.upgrade import UpgradeHandler
 from pulsar_relay.web.websocket import RelayWebSocket
@@ -181,15 +182,17 @@ def test_a_connection_with_too_many_publishes_in_flight_is_read_no_further(
 ) -> None:
     relay = make_relay(subscriber={"max_inflight_publishes": 4})
     may_go = threading.Event()
-    in_flight: list[int] = []
-    real = Publisher.publish
+    in_flight: list[asyncio.Task[None]] = []
+    real = Publisher.publish_then
 
-    async def publish_later(self: Publisher, *arguments: Any) -> Any:
-        in_flight.append(1)
+    async def wait_and_publish(*arguments: Any) -> None:
         await asyncio.to_thread(may_go.wait, WAIT_SECONDS)
-        return await real(self, *arguments)
+        real(*arguments)
 
-    monkeypatch.setattr(Publisher, "publish", publish_later)
+    def publish_later(*arguments: Any) -> None:
+        in_flight.append(asyncio.ensure_future(wait_and_publish(*arguments)))
+
+    monkeypatch.setattr(Publisher, "publish_then", publish_later)
     with Talk(relay.ws_url) as talk:
         for number in range(20):
             talk.say("publish", topic=topic, payload=number, ref=number)
@@ -203,14 +206,19 @@ def test_a_connection_with_too_many_publishes_in_flight_is_read_no_further(
         assert sorted(answer["ref"] for answer in answers if answer["type"] == "published") == list(range(20))
 
 
+@pytest.mark.parametrize("where", ["publish_soon", "published"])
 def test_a_publish_that_fails_in_the_relay_is_answered_and_logged_once(
-    make_relay: MakeRelay, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, topic: str
+    make_relay: MakeRelay,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    topic: str,
+    where: str,
 ) -> None:
-    async def fail(self: Publisher, *arguments: Any) -> Any:
+    def fail(*arguments: Any) -> Any:
         raise ZeroDivisionError("a secret")
 
     relay = make_relay()
-    monkeypatch.setattr(Publisher, "publish", fail)
+    monkeypatch.setattr(Relay, where, fail)
     with Talk(relay.ws_url) as talk:
         answer = talk.ask("publish", "error", topic=topic, payload=1, ref=7)
         assert (answer["code"], answer["ref"]) == ("internal_error", 7)
@@ -712,17 +720,24 @@ def test_publishes_under_way_are_answered_before_a_stopping_relay_closes(
 ) -> None:
     relay = make_relay()
     may_go, began = threading.Event(), threading.Event()
-    real = Publisher.publish
+    real = Publisher.publish_then
+    waiting: list[asyncio.Task[None]] = []
 
-    async def publish_later(self: Publisher, *arguments: Any) -> Any:
+    def publish_later(publisher: Publisher, request: Any, key: Any, told: Any) -> None:
+        async def tell_later(outcome: Any) -> None:
+            await asyncio.to_thread(may_go.wait, WAIT_SECONDS)
+            told(outcome)
+
         # The append is on its way when the relay is told to stop.
-        publishing = asyncio.ensure_future(real(self, *arguments))
-        await asyncio.sleep(0)
+        real(
+            publisher,
+            request,
+            key,
+            lambda outcome: waiting.append(asyncio.ensure_future(tell_later(outcome))),
+        )
         began.set()
-        await asyncio.to_thread(may_go.wait, WAIT_SECONDS)
-        return await publishing
 
-    monkeypatch.setattr(Publisher, "publish", publish_later)
+    monkeypatch.setattr(Publisher, "publish_then", publish_later)
     with Talk(relay.ws_url) as talk, ThreadPoolExecutor(1) as pool:
         talk.say("publish", topic=topic, payload=1, ref="late")
         assert began.wait(WAIT_SECONDS)

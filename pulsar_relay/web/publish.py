@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from actors.ports import Dedupe, Draft, WallClock
@@ -41,11 +41,34 @@ class Publisher:
         Cancelling the call does not call the publish back.
         """
         started = time.perf_counter()
-        drafts = [self._draft(request) for request in requests]
-        dedupe = None if key is None else Dedupe(f"{SCOPE}:{key}", digest_of(requests))
-        published = await self._relay.publish(topic, drafts, dedupe)
+        published = await self._relay.publish(topic, *self._drafts(requests, key))
         self._latency.observe(time.perf_counter() - started)
         return published
+
+    def publish_then(
+        self, request: PublishRequest, key: str | None, told: Callable[[Published | Exception], None]
+    ) -> None:
+        """Begin to append one message, and have `told` called with the outcome: for who has no task to wait.
+        Raises RelayError if it cannot begin.
+        """
+        started = time.perf_counter()
+
+        def tell(asking: asyncio.Future[Any]) -> None:
+            try:
+                published = self._relay.published(asking)
+            except Exception as error:  # noqa: BLE001  # whatever it is, it is told
+                told(error)
+                return
+            self._latency.observe(time.perf_counter() - started)
+            told(published)
+
+        self._relay.publish_soon(request.topic, *self._drafts([request], key)).add_done_callback(tell)
+
+    def _drafts(
+        self, requests: Sequence[PublishRequest], key: str | None
+    ) -> tuple[list[Draft], Dedupe | None]:
+        dedupe = None if key is None else Dedupe(f"{SCOPE}:{key}", digest_of(requests))
+        return [self._draft(request) for request in requests], dedupe
 
     def _draft(self, request: PublishRequest) -> Draft:
         expires_at_ms = None if request.ttl_seconds is None else self._clock() + request.ttl_seconds * 1000

@@ -11,10 +11,11 @@ import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from actors.ports import Notice
-from actors.protocol import Acknowledge, Subscribe, Unsubscribe
+from actors.protocol import Acknowledge, Published, Subscribe, Unsubscribe
 from actors.stream import Batch, MessageId
 from pulsar_relay import frames, wire
 from pulsar_relay.errors import ERRORS, RelayError
@@ -229,22 +230,22 @@ class RelayWebSocket(ReceivingConnection):
         if self._is_going_away:
             raise RelayError("shutting_down")
         self._publishing += 1
-        publishing = asyncio.ensure_future(
-            self._parts.publisher.publish(frame.request, frame.idempotency_key)
-        )
-        publishing.add_done_callback(lambda done: self._on_published(done, frame.ref))
-
-    def _on_published(self, publishing: asyncio.Future[Any], ref: object) -> None:
-        self._publishing -= 1
+        told = partial(self._on_published, frame.ref)
         try:
-            answer = frames.published(published_json(publishing.result(), 0), ref)
-        except RelayError as error:
-            answer = frames.error(error, ref)
-        except (Exception, asyncio.CancelledError):
+            self._parts.publisher.publish_then(frame.request, frame.idempotency_key, told)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is told
+            told(error)
+
+    def _on_published(self, ref: object, outcome: Published | Exception) -> None:
+        self._publishing -= 1
+        if isinstance(outcome, Published):
+            self.send(frames.published(published_json(outcome, 0), ref))
+        elif isinstance(outcome, RelayError):
+            self.send(frames.error(outcome, ref))
+        else:
             # A bug; the client waits for an answer to this frame, and gets one.
-            logger.exception("websocket: a publish failed")
-            answer = frames.error(RelayError("internal_error"), ref)
-        self.send(answer)
+            logger.error("websocket: a publish failed", exc_info=outcome)
+            self.send(frames.error(RelayError("internal_error"), ref))
         self._go_on()
         if self._is_going_away and not self._publishing:
             self._close_going_away()
