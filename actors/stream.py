@@ -33,11 +33,16 @@ _UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_MILLISECONDS = (datetime(9999, 12, 31, tzinfo=UTC) - _UNIX_EPOCH) // timedelta(milliseconds=1)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1024)
 def timestamp_text(milliseconds: int) -> str:
     """Unix milliseconds as ISO-8601 in UTC with microseconds; after the year 9999, its last day."""
-    time = _UNIX_EPOCH + timedelta(milliseconds=min(milliseconds, _LAST_MILLISECONDS))
-    return time.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+    seconds, rest = divmod(min(milliseconds, _LAST_MILLISECONDS), 1000)
+    return f"{_second_text(seconds)}.{rest:03}000Z"
+
+
+@lru_cache(maxsize=64)
+def _second_text(seconds: int) -> str:
+    return (_UNIX_EPOCH + timedelta(seconds=seconds)).isoformat().removesuffix("+00:00")
 
 
 class MessageId(int):

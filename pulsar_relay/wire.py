@@ -43,21 +43,31 @@ def item(message: Message) -> bytes:
     """The message's JSON text, the same on every transport; made once and kept in the message."""
     found = message.item
     if found is None:
-        found = message.item = (
-            b'{"type":"message","message_id":"%b","topic":%b,"payload":%b,"timestamp":%b,"metadata":%b%b}'
-            % (
-                message.id_text.encode(),
-                _quoted(message.topic),
-                message.payload,
-                _quoted(message.timestamp),
-                message.metadata or b"null",
-                b',"redelivered":true' if message.is_redelivered else b"",
-            )
+        if message.metadata is None and not message.is_redelivered:
+            end = _plain_end(message.timestamp)
+        else:
+            end = _end(message.timestamp, message.metadata, is_redelivered=message.is_redelivered)
+        found = message.item = b'{"type":"message","message_id":"%b","topic":%b,"payload":%b%b' % (
+            message.id_text.encode(),
+            _quoted(message.topic),
+            message.payload,
+            end,
         )
     return found
 
 
-# A worker sees few topics and few milliseconds at a time.
+def _end(timestamp: str, metadata: bytes | None, *, is_redelivered: bool = False) -> bytes:
+    """What follows the payload."""
+    redelivered = b',"redelivered":true' if is_redelivered else b""
+    return b',"timestamp":%b,"metadata":%b%b}' % (_encode(timestamp), metadata or b"null", redelivered)
+
+
+@lru_cache(maxsize=1024)
+def _plain_end(timestamp: str) -> bytes:
+    return _end(timestamp, None)
+
+
+# A worker sees few topics at a time.
 _quoted = lru_cache(maxsize=4096)(_encode)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from operator import attrgetter
 
 from actors.ports import HistoryPage
 from actors.stream import BEGINNING, Message, MessageId
@@ -14,6 +16,8 @@ READS_AT_MOST = 20
 READ_MESSAGES = 1000
 GROWTH = 10
 """How many times more is read at once where a read brought expired messages."""
+
+_expiry, _payload = attrgetter("expires_at_ms"), attrgetter("payload")
 
 
 class HistoryPages:
@@ -37,13 +41,16 @@ class HistoryPages:
                 return HistoryPage(found, False, place if place != cursor else None)
             place = message_id(page.entries[-1][0])
             messages = _messages(topic, page, descends=descends)
-            now_ms = time.time_ns() // 1_000_000
-            alive = [message for message in messages if not message.is_expired(now_ms)]
-            for message in alive:
-                max_bytes -= len(message.payload) + len(message.metadata or b"")
-                if len(found) == max_messages or (found and max_bytes < 0):
-                    return HistoryPage(found, True, found[-1].id)
-                found.append(message)
+            alive = _alive(messages)
+            if len(found) + len(alive) <= max_messages and (size := _size(alive)) <= max_bytes:
+                found += alive
+                max_bytes -= size
+            else:
+                for message in alive:
+                    max_bytes -= _size([message])
+                    if len(found) == max_messages or (found and max_bytes < 0):
+                        return HistoryPage(found, True, found[-1].id)
+                    found.append(message)
             if not page.has_more or len(found) == max_messages or max_bytes <= 0:
                 return HistoryPage(found, page.has_more, place)
             # A page ends where the stream was known to end: what was appended since is read too.
@@ -63,3 +70,16 @@ def _messages(topic: str, page: EntryPage, *, descends: bool) -> list[Message]:
     if descends:
         return messages_from(topic, reversed(page.entries), BEGINNING)[::-1]
     return messages_from(topic, page.entries, BEGINNING)
+
+
+def _alive(messages: list[Message]) -> list[Message]:
+    if set(map(_expiry, messages)) <= {None}:
+        return messages
+    now_ms = time.time_ns() // 1_000_000
+    return [message for message in messages if not message.is_expired(now_ms)]
+
+
+def _size(messages: Sequence[Message]) -> int:
+    """Bytes of payloads and metadata."""
+    metadata = [message.metadata for message in messages if message.metadata]
+    return sum(map(len, map(_payload, messages))) + sum(map(len, metadata))
