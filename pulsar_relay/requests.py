@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -249,6 +250,7 @@ def _named(since: Mapping[str, str] | None, client_id: str | None) -> Mapping[st
     return since
 
 
+@lru_cache(maxsize=256)
 def media_type(content_type: str | None) -> str:
     """What a `Content-Type` announces, without its parameters."""
     return (content_type or "").partition(";")[0].strip().lower()
