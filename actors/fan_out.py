@@ -18,7 +18,7 @@ from actors.protocol import Delivered, Evicted, Fetch, Filled, SinkFailed, Start
 from actors.runtime import HANDLER_ERRORS, LoopActor
 from actors.stream import Batch, Message, MessageId
 
-DELIVERIES_BETWEEN_CLOCK_READINGS = 32
+DELIVERIES_BETWEEN_CLOCK_READINGS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,10 @@ class FanOut:
             self._waiting.extend(messages)
         elif self._live:
             self._begin(delivered)
-            self.go_on()
+            if self._actor.is_overdue():
+                self._go_on_later()
+            else:
+                self.go_on()
         return self._complete(delivered)
 
     def _delivered(self, messages: Sequence[Message]) -> Delivered:
@@ -111,15 +114,18 @@ class FanOut:
         # Those who go live from now on have it.
         self._rest = list(self._live.values())
 
+    def _go_on_later(self) -> None:
+        # By a timer: the next burst is not before sockets had their turn.
+        self._actor.call_after(0, FanOutDue())
+
     def go_on(self) -> None:
-        """Deliver for as long as the burst has time."""
+        """Deliver for as long as the burst has time; to some in any case."""
         while self._under_way is not None:
             rest, size = self._rest, DELIVERIES_BETWEEN_CLOCK_READINGS
             for start in range(0, len(rest), size):
                 if start and self._actor.is_overdue():
                     self._rest = rest[start:]
-                    # By a timer: the next burst is not before sockets had their turn.
-                    self._actor.call_after(0, FanOutDue())
+                    self._go_on_later()
                     return
                 self._deliver_to(rest[start : start + size], self._under_way)
             self._under_way = None

@@ -231,9 +231,16 @@ def test_a_sink_that_raises_costs_its_own_subscriber_only() -> None:
 # More subscribers than a burst has time for
 
 
+def test_a_burst_that_has_no_time_left_delivers_nothing(one_a_turn: Bench) -> None:
+    bench = one_a_turn
+    bench.publish(b"6")
+    assert received(bench) == [[], [], []]
+
+
 def test_those_for_whom_a_burst_has_no_time_are_delivered_to_in_the_next(one_a_turn: Bench) -> None:
     bench = one_a_turn
     bench.publish(b"6")
+    bench.go_on()
     assert received(bench) == [texts(6), [], []]
     bench.go_on()
     assert received(bench) == [texts(6), texts(6), []]
@@ -245,8 +252,10 @@ def test_those_for_whom_a_burst_has_no_time_are_delivered_to_in_the_next(one_a_t
 
 def test_what_comes_meanwhile_waits_and_is_one_batch(one_a_turn: Bench) -> None:
     bench = one_a_turn
-    for payload in (b"6", b"7", b"8"):
-        bench.publish(payload)
+    bench.publish(b"6")
+    bench.go_on()
+    bench.publish(b"7")
+    bench.publish(b"8")
     assert received(bench) == [texts(6), [], []]
     bench.system.is_overdue = False
     bench.go_on()
@@ -270,6 +279,7 @@ def test_who_goes_live_meanwhile_is_delivered_only_what_it_has_not(one_a_turn: B
 def test_who_leaves_meanwhile_is_sent_nothing_even_if_it_has_come_back(one_a_turn: Bench) -> None:
     bench = one_a_turn
     bench.publish(b"6")
+    bench.go_on()
     gone, back = bench.members[1:]
     for number, member in ((1, gone), (2, back)):
         member.live.sink = None
@@ -287,6 +297,7 @@ def test_who_leaves_meanwhile_is_sent_nothing_even_if_it_has_come_back(one_a_tur
 def test_a_topic_that_ends_meanwhile_delivers_nothing_more(one_a_turn: Bench) -> None:
     bench = one_a_turn
     bench.publish(b"6")
+    bench.go_on()
     bench.publish(b"7")
     bench.topic.actor._audience.evict()
     bench.system.run()

@@ -181,6 +181,60 @@ def test_a_subscriber_is_there_from_open_to_disconnect_and_leaves_nothing(
     run(scenario)
 
 
+class SlowSink(RecordingSink):
+    """Takes its time, and notes the payloads and the turn of the loop in which they came."""
+
+    turn = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.payloads: list[bytes] = []
+        self.turns: list[int] = []
+
+    def deliver(self, batch: Batch) -> bool:
+        ends = time.perf_counter() + 20e-6
+        while time.perf_counter() < ends:
+            pass
+        self.payloads += [message.payload for message in batch.messages]
+        self.turns.append(SlowSink.turn)
+        return False
+
+
+def test_a_fan_out_to_very_many_lets_the_loop_turn_and_keeps_the_order(
+    run: Callable[[Scenario], Any],
+) -> None:
+    async def count_turns() -> None:
+        while True:
+            SlowSink.turn += 1
+            await asyncio.sleep(0)
+
+    async def scenario(relay: Relay) -> None:
+        await relay.publish("t", [Draft(b"0")])
+        sinks = [SlowSink() for _ in range(1000)]
+        subscribers = [relay.open_subscriber(sink, "sse") for sink in sinks]
+        for subscriber in subscribers:
+            subscriber.tell(Subscribe((Wanted("t", Start.LATEST),)))
+        for sink in sinks:
+            assert (await sink.heard.get())[0] == "subscribed"
+        while (await relay.census()).subscribers.get("t") != len(sinks):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        counting = asyncio.create_task(count_turns())
+        expected = [b"%d" % number for number in range(1, 20)]
+        for payload in expected:
+            await relay.publish("t", [Draft(payload)])
+        while relay.counters.messages_delivered < len(expected) * len(sinks):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        counting.cancel()
+        assert all(sink.payloads == expected for sink in sinks)
+        # Twenty milliseconds of work, in bursts of two.
+        assert len({sink.turns[0] for sink in sinks}) >= 5
+        assert relay.counters.messages_delivered == len(expected) * len(sinks)
+        for subscriber in subscribers:
+            subscriber.disconnect()
+
+    run(scenario)
+
+
 def test_a_poll_that_was_answered_has_ended_and_is_sent_nothing_more(run: Callable[[Scenario], Any]) -> None:
     async def scenario(relay: Relay) -> None:
         sink = RecordingSink()
