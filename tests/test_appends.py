@@ -298,6 +298,18 @@ async def test_max_messages_are_kept_about(where: Where, admin: valkey_client.Va
         assert newest.id.number == 1000
 
 
+@in_loop
+async def test_where_many_messages_are_kept_a_hundred_more_are_at_most_and_a_block(
+    where: Where, admin: valkey_client.Valkey
+) -> None:
+    async with open_store(where, max_messages_per_topic=1001) as opened:
+        for _ in range(15):
+            await opened.append("t", *[b"1"] * 99)
+        for _ in range(250):
+            await opened.append("t", b"1")
+            assert 1001 <= admin.xlen(schema.stream("t")) <= 1001 + 100 + 100
+
+
 # Publishes with a key of their own
 
 

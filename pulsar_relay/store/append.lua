@@ -235,11 +235,13 @@ while at <= size do
     outcomes[#outcomes + 1] = outcome
 end
 
--- Whole blocks only, which is quicker, where some messages more are not felt; and not all of what is far too
--- much at once.
-local function trim(most)
+-- Whole blocks only, which is quicker, where some messages more are not felt, and once for each hundred
+-- messages; and not all of what is far too much at once.
+local function trim(most, added)
     if most > EXACT_UP_TO then
-        call('XTRIM', stream, 'MAXLEN', '~', most)
+        if n % 100 < added then
+            call('XTRIM', stream, 'MAXLEN', '~', most)
+        end
     else
         local excess = call('XLEN', stream) - most
         if excess > 0 then
@@ -255,7 +257,7 @@ if not are_all_new then
     end
 end
 if first_n then
-    trim(tonumber(known[4] or ARGV[1]))
+    trim(tonumber(known[4] or ARGV[1]), n - first_n + 1)
     if largest and largest ~= tonumber(known[3]) then
         redis.call('HSET', meta, 'epoch', epoch, 'last', last, 'largest', largest)
     else
