@@ -19,6 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from actors.subscriber import SubscriberActor
 from pulsar_relay.relay import Relay
+from pulsar_relay.web import receiving, websocket
 from pulsar_relay.web.publish import Publisher
 from pulsar_relay.web.upgrade import UpgradeHandler
 from pulsar_relay.web.websocket import RelayWebSocket
@@ -444,6 +445,87 @@ def test_a_close_frame_is_answered_and_the_connection_ends(
         raw.send_frame(0x88, sent)
         assert raw.receive_frame() == (0x88, answered)
         assert raw.rest() == b""
+
+
+def test_a_frame_without_a_mask_breaks_the_protocol(relay: RunningWorker) -> None:
+    with Upgraded(relay.ports.api) as raw:
+        raw.send_frame(0x81, b'{"type":"ping"}', masked=False)
+        assert raw.receive_close() == (1002, b"protocol_error")
+        assert raw.rest() == b""
+
+
+@pytest.mark.parametrize("payload", [b"", b"x", b"\x00\xff\xfe", b"y" * 125])
+def test_a_ping_is_answered_with_what_it_carries_also_within_a_message(
+    relay: RunningWorker, payload: bytes
+) -> None:
+    with Upgraded(relay.ports.api) as raw:
+        raw.send_frame(0x01, b'{"type":')
+        raw.send_frame(0x89, payload)
+        raw.send_frame(0x00, b"")
+        raw.send_frame(0x8A, b"a pong that nobody asked for")
+        assert raw.receive_frame() == (0x8A, payload)
+        raw.send_frame(0x80, b'"ping"}')
+        assert raw.receive_text()["type"] == "pong"
+
+
+def test_frames_that_come_by_the_thousand_in_one_piece_are_answered_in_order(relay: RunningWorker) -> None:
+    texts = [json.dumps({"type": "ping", "ref": number}).encode() for number in range(1500)]
+    with Upgraded(relay.ports.api) as raw:
+        raw.send(b"".join(b"\x81" + bytes([0x80 | len(text)]) + b"\0\0\0\0" + text for text in texts))
+        assert [raw.receive_text()["ref"] for _ in texts] == list(range(1500))
+
+
+def test_nothing_that_comes_behind_a_close_frame_counts(relay: RunningWorker, topic: str) -> None:
+    publish_frame = json.dumps({"type": "publish", "topic": topic, "payload": 1}).encode()
+    head = b"\x81\xfe" + len(publish_frame).to_bytes(2, "big") + b"\0\0\0\0"
+    with Upgraded(relay.ports.api) as raw:
+        raw.send(b"\x88\x82\0\0\0\0\x03\xe8" + head + publish_frame + b"\xff\xff")
+        assert raw.receive_frame() == (0x88, b"\x03\xe8")
+        with suppress(ConnectionResetError):
+            assert raw.rest() == b""
+    answer = requests.get(f"{relay.url}/api/v1/topics/{topic}", timeout=WAIT_SECONDS)
+    assert answer.status_code == 404
+
+
+def test_a_peer_that_does_not_answer_a_close_frame_is_cut_off(
+    make_relay: MakeRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiving, "FAREWELL_SECONDS", 0.1)
+    relay = make_relay()
+    with Upgraded(relay.ports.api) as raw:
+        raw.send_frame(0x81, b"\xff")
+        assert raw.receive_close() == (1007, b"invalid_encoding")
+        assert raw.rest() == b""
+    until(lambda: relay.worker.connections.socket_count == 0, "its place is free")
+
+
+def test_a_peer_that_broke_the_protocol_and_sends_on_without_end_is_cut_off(
+    make_relay: MakeRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(websocket, "REFUSED_BYTES", 1 << 20)
+    relay = make_relay()
+    with Upgraded(relay.ports.api) as raw:
+        raw.send_frame(0x83, b"")
+        with suppress(ConnectionError):
+            for _ in range(64):
+                raw.send(b"x" * (1 << 20))
+        until(lambda: relay.worker.connections.socket_count == 0, "cut off")
+
+
+def test_a_socket_counts_as_a_connection_until_it_is_closed(make_relay: MakeRelay) -> None:
+    relay = make_relay(server={"max_connections": 2})
+    with Upgraded(relay.ports.api) as closing, Upgraded(relay.ports.api):
+        closing.send_frame(0x81, b"\xff")
+        assert closing.receive_close()[0] == 1007
+        # Its subscriber is gone; its socket waits for the answer to the close frame.
+        until(lambda: relay.worker.relay.connections["websocket"] == 1, "the subscriber left")
+        with RawConnection(relay.ports.api) as third:
+            assert third.request("GET", "/health").status == 503
+        closing.send_frame(0x88, b"\x03\xef")
+        assert closing.rest() == b""
+        until(lambda: relay.worker.connections.socket_count == 1, "its place is free")
+        with RawConnection(relay.ports.api) as third:
+            assert third.request("GET", "/health").status == 200
 
 
 def test_a_frame_whose_handling_fails_closes_with_1011_and_is_logged_once(

@@ -139,6 +139,14 @@ class RelayWebSocket(ReceivingConnection):
         """One frame, as a JSON value or as JSON text."""
         self.outbox.write(wire.websocket_frame(wire.json_text(frame)))
 
+    def connection_lost(self, error: Exception | None) -> None:
+        self._refused_bytes = 0
+        super().connection_lost(error)
+
+    @property
+    def _is_deaf(self) -> bool:
+        return self._refused_bytes is not None
+
     # ---------------------------------------------------------------------------------------------- frames in
 
     def data_received(self, data: bytes) -> None:
@@ -164,7 +172,7 @@ class RelayWebSocket(ReceivingConnection):
                 if frame is None:
                     return
                 self._take(*frame)
-                if self._refused_bytes is not None:
+                if self._is_deaf:
                     return
                 if self._is_busy():
                     self._hold()
@@ -263,7 +271,7 @@ class RelayWebSocket(ReceivingConnection):
 
     def _go_on(self) -> None:
         """Read on, if it was held and needs not be held any more."""
-        if not self._is_held or self._is_busy():
+        if not self._is_held or self._is_deaf or self._is_busy():
             return
         self._is_held = False
         self._heard += 1  # it may have spoken all the time
