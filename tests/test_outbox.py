@@ -131,9 +131,9 @@ def test_what_goes_out_at_once_and_what_waits_come_out_in_order(run: Run) -> Non
             sent, received = bytearray(), bytearray()
             for _ in range(300):
                 data = rng.randbytes(rng.choice([0, 1, 100, 3000, 70_000]))
-                # The close frame is written past the outbox, which is closed by then.
+                # Replies, among what is delivered.
                 if rng.random() < 0.2:
-                    one.transport.write(data)
+                    one.outbox.write_soon(data)
                 else:
                     one.outbox.write(data)
                 sent += data
@@ -243,6 +243,37 @@ def test_what_was_written_before_it_was_closed_still_goes_out(run: Run) -> None:
             one.transport.close()
             assert await one.read(1) == 0
             assert one.drained_at == []
+
+    run(scenario)
+
+
+def test_replies_of_one_turn_are_one_write(run: Run) -> None:
+    async def scenario() -> None:
+        async with wire() as one:
+            writes: list[bytes] = []
+            real = one.transport
+
+            class Counting:
+                def write(self, data: bytes) -> None:
+                    writes.append(data)
+                    real.write(data)
+
+                def is_closing(self) -> bool:
+                    return real.is_closing()
+
+            one.outbox._transport = Counting()  # type: ignore[assignment]
+            for _ in range(100):
+                one.outbox.write_soon(b"reply")
+            assert writes == []
+            await asyncio.sleep(0)
+            assert writes == [b"reply" * 100]
+            one.outbox.write_soon(b"a")
+            one.outbox.write(b"b")
+            one.outbox.write_soon(b"c")
+            one.outbox.close()
+            one.outbox.write_soon(b"d")
+            assert writes[1:] == [b"a", b"b", b"c"]
+            assert await one.read(503) == 503
 
     run(scenario)
 

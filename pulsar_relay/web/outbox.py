@@ -1,7 +1,7 @@
 """Outbox: what one connection was handed and the kernel has not taken yet, between its high and its low mark.
 
 Bytes go to the connection's transport as they are: the same bytes object for every subscriber that shares it.
-The event loop gathers what is written within one of its turns, and offers it to the kernel in one call.
+Small replies, of which many come at once, are gathered until the end of the loop's turn.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class Outbox:
 
     __slots__ = (
         "_added_bytes",
+        "_gathered",
         "_is_counting",
         "_owner",
         "_progress_at_check",
@@ -53,6 +54,7 @@ class Outbox:
         self._stall_seconds = stall_seconds
         self.is_full = False
         """Above the high mark, and not down to the low one since."""
+        self._gathered: list[bytes] | None = None
         self._is_counting = False
         self._added_bytes = 0
         self._progress_at_check = 0
@@ -67,10 +69,32 @@ class Outbox:
         """Hand `data` to the transport. True: the outbox is full. Once closed it swallows it."""
         if self._owner is None:
             return False
+        if self._gathered is not None:
+            self._write_gathered()
         if self._is_counting:
             self._added_bytes += len(data)
         self._transport.write(data)
         return self.is_full
+
+    def write_soon(self, data: bytes) -> None:
+        """Write `data`, in its order, at latest in the next turn of the loop: what comes until then is
+        written with it, in one system call.
+        """
+        if self._owner is None:
+            return
+        if self._gathered is None:
+            self._gathered = [data]
+            asyncio.get_running_loop().call_soon(self._write_gathered)
+        else:
+            self._gathered.append(data)
+
+    def _write_gathered(self) -> None:
+        gathered, self._gathered = self._gathered, None
+        if gathered is not None and not self._transport.is_closing():
+            data = b"".join(gathered)
+            if self._is_counting:
+                self._added_bytes += len(data)
+            self._transport.write(data)
 
     def progress(self) -> int:
         """Something that is another, from one call to the next, if the kernel took anything in between."""
@@ -81,6 +105,7 @@ class Outbox:
         """Take nothing more. What was written before still goes out, as long as the transport is open. May be
         called again.
         """
+        self._write_gathered()
         self._owner = None
         self._watch_no_longer()
 

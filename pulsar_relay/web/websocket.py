@@ -137,7 +137,7 @@ class RelayWebSocket(ReceivingConnection):
 
     def send(self, frame: Any) -> None:
         """One frame, as a JSON value or as JSON text."""
-        self.outbox.write(wire.websocket_frame(wire.json_text(frame)))
+        self.outbox.write_soon(wire.websocket_frame(wire.json_text(frame)))
 
     def connection_lost(self, error: Exception | None) -> None:
         self._refused_bytes = 0
