@@ -73,7 +73,7 @@ class FanOut:
         for live in self._live.values():
             live.subscriber = None
         self._live, self._completing = {}, {}
-        self._under_way = None
+        self._under_way, self._rest = None, ()
         self._waiting = []
         for subscriber in evicted:
             self._actor.send(subscriber, Evicted(self._topic))
@@ -128,7 +128,7 @@ class FanOut:
                     self._go_on_later()
                     return
                 self._deliver_to(rest[start : start + size], self._under_way)
-            self._under_way = None
+            self._under_way, self._rest = None, ()
             if self._waiting:
                 waiting, self._waiting = self._waiting, []
                 self._begin(self._delivered(waiting))

@@ -4,6 +4,8 @@ other. That it all adds up, whatever happens in between, is for `test_delivery_m
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -154,6 +156,15 @@ def test_where_all_that_is_new_has_expired_the_sink_is_given_nothing() -> None:
     assert not member.sink.batches
     (empty,) = member.address.take(Delivered)
     assert (len(empty.batch), empty.batch.last) == (0, nth(6))
+
+
+def test_who_has_left_is_not_kept_by_what_it_was_delivered() -> None:
+    bench = Bench(1)
+    bench.publish(b"6")
+    kept = weakref.ref(bench.members.pop().sink)
+    bench.topic.tell(Leave("t", 0))
+    gc.collect()
+    assert kept() is None
 
 
 # Who wants the first messages only
