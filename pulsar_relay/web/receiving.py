@@ -78,12 +78,12 @@ class ReceivingConnection(asyncio.Protocol):
             low_bytes=limits.outbox_low_bytes,
             stall_seconds=limits.stall_limit_seconds,
         )
-        self._transport.write(self._beginning)
         if not self._relay.is_accepting:
             # The relay was told to stop just now, and has told all others.
             self.has_left = True
             self._transport.close()
             return
+        self._transport.write(self._beginning)
         self._connections.add(self)
         self._connections.socket_count += 1
         self.begin()
