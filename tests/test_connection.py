@@ -26,6 +26,7 @@ from pulsar_relay.web.publish import PublishEndpoints
 from tests.conditions import WAIT_SECONDS, until
 from tests.quiet_logs import quiet_logs as quiet_logs
 from tests.raw_http import RawConnection, RawResponse, request_bytes
+from tests.small_relays import by_either
 from tests.valkeys import TIMEOUT_SCALE
 from tests.workers import RunningWorker
 
@@ -386,7 +387,7 @@ def _with_server(settings_: Any, **values: Any) -> Any:
 
 
 @pytest.mark.parametrize("path", [POLL, "/api/v1/poll"])
-@pytest.mark.parametrize("headers", [{}, {"TE": "trailers"}], ids=["plain", "unusual"])
+@by_either
 def test_a_client_that_goes_away_while_its_poll_waits_frees_its_subscriber(
     relay: RunningWorker, topic: str, path: str, headers: dict[str, str]
 ) -> None:

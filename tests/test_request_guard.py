@@ -6,7 +6,7 @@ import json
 import re
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -15,30 +15,12 @@ from pulsar_relay.web import request_guard
 from tests.conditions import WAIT_SECONDS
 from tests.quiet_logs import quiet_logs as quiet_logs
 from tests.raw_http import RawConnection, chunked, request_bytes
-from tests.valkeys import TIMEOUT_SCALE, RealValkey
-from tests.workers import RunningWorker, make_settings
+from tests.small_relays import LIMIT, PATH, body_of, by_either
+from tests.small_relays import small as small
+from tests.valkeys import TIMEOUT_SCALE
+from tests.workers import RunningWorker
 
-LIMIT = 4096
-PATH = "/api/v1/messages"
 MakeRelay = Callable[..., RunningWorker]
-
-by_either = pytest.mark.parametrize("headers", [{}, {"TE": "trailers"}], ids=["plain", "unusual"])
-"""Requests that the relay's own connections read, and those that Tornado does."""
-
-
-@pytest.fixture(scope="module")
-def small(relay_valkey: RealValkey) -> Iterator[RunningWorker]:
-    """A relay that takes bodies and headers of up to 4 KiB."""
-    limits = {"max_body_bytes": LIMIT, "max_header_bytes": LIMIT}
-    running = RunningWorker(relay_valkey.socket_path, make_settings(server=limits))
-    yield running
-    running.stop()
-
-
-def body_of(topic: str, size: int) -> bytes:
-    """A publish of exactly `size` bytes."""
-    empty = len(json.dumps({"topic": topic, "payload": ""}))
-    return json.dumps({"topic": topic, "payload": "x" * (size - empty)}).encode()
 
 
 # --------------------------------------------------------------------------------------------- size of bodies

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from typing import ClassVar, cast
 
 from actors.ports import Sink
@@ -16,7 +17,7 @@ FAREWELL_SECONDS = 5.0
 """How long a peer may take over the end: to read what was written, and to answer a close frame."""
 
 
-class ReceivingConnection(asyncio.Protocol):
+class ReceivingConnection(asyncio.Protocol, ABC):
     """One client's connection: its socket, its outbox, its subscriber.
 
     `beginning` is what is written first, `unread` what the client sent behind its request.
@@ -58,13 +59,13 @@ class ReceivingConnection(asyncio.Protocol):
         self.has_left = False
         """It receives no more; the socket may be open for a moment yet."""
 
+    @abstractmethod
     def begin(self) -> None:
         """The connection is open, and `beginning` on its way."""
-        raise NotImplementedError
 
+    @abstractmethod
     def go_away(self) -> None:
         """See `Leaving`."""
-        raise NotImplementedError
 
     # What the transport tells
 
@@ -114,8 +115,9 @@ class ReceivingConnection(asyncio.Protocol):
     def on_drained(self) -> None:
         self.subscriber.tell(Drained())
 
+    @abstractmethod
     def on_stalled(self) -> None:
-        raise NotImplementedError
+        """See `OutboxOwner`."""
 
     # The end
 
