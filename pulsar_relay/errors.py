@@ -77,6 +77,48 @@ _ROWS: tuple[tuple[str, int | None, int | None, int | None, str], ...] = (
     ("atomic_needs_one_topic", 422, None, None,
         "All messages of an atomic bulk request must be for the same topic."),
 
+# ------------------------------------------------------------------------------------------ who is asking
+    ("unauthenticated", 401, None, None,
+        "Sign in first: send `Authorization: Bearer` with an access token or an API key."),
+    ("invalid_token", 401, None, None,
+        "This is no access token or API key of this relay's. Sign in again."),
+    ("token_expired", 401, 4004, None,
+        "The access token has expired. Get another one."),
+    ("token_revoked", 401, 4005, None,
+        "What was signed in with was revoked. Sign in again."),
+    ("user_unknown", 401, 4006, None,
+        "There is no such user any more."),
+    ("user_inactive", 403, 4007, None,
+        "This account is not active; an admin can change that."),
+    ("wrong_password", 401, None, None,
+        "The username or the password is wrong."),
+    ("invalid_refresh_token", 401, None, None,
+        "This refresh token is not valid, or no longer. Sign in again."),
+    ("malformed_refresh_token", 400, None, None,
+        "A refresh token is two texts with a dot between them."),
+
+# ------------------------------------------------------------------------------------ who may do what
+    ("permission_required", 403, 4008, None,
+        "The account, or the API key, has no permission for this."),
+    ("key_out_of_scope", 403, 4009, None,
+        "The API key is not for this topic."),
+    ("own_account", 400, None, None,
+        "Admins do not delete their own account."),
+    ("user_exists", 400, None, None,
+        "There is a user of this name already."),
+    ("user_not_found", 404, None, None,
+        "There is no such user."),
+    ("session_not_found", 404, None, None,
+        "There is no such session."),
+    ("api_key_not_found", 404, None, None,
+        "There is no such API key."),
+    ("too_many_api_keys", 409, None, None,
+        "The user has as many API keys as one may have. Revoke one that is not used."),
+    ("too_many_grants", 409, None, None,
+        "That is more than one may grant. Take something back first."),
+    ("accounts_unconfirmed", 503, 1013, 1,
+        "The relay cannot tell at the moment who may do what. Try again."),
+
 # ------------------------------------------------------------------------------------ there is no such thing
     ("not_found", 404, None, None,
         "There is nothing at this address; `/docs` lists what there is."),
@@ -248,6 +290,8 @@ def body(error: RelayError) -> bytes:
 def render(error: RelayError) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body of the answer to a request that ended in `error`."""
     headers = {"Content-Type": "application/json"}
+    if error.kind.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
     if error.kind.retry_after_seconds is not None:
         headers["Retry-After"] = str(error.kind.retry_after_seconds)
     return error.kind.status or 500, headers, body(error)

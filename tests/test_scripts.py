@@ -8,23 +8,28 @@ from pathlib import Path
 import pytest
 import valkey as valkey_client
 
-import pulsar_relay.store
+import pulsar_relay
 
-SCRIPTS = sorted(Path(pulsar_relay.store.__file__).parent.glob("*.lua"))
+SCRIPTS = sorted(Path(pulsar_relay.__file__).parent.glob("*/*.lua"))
 WRITING = {
     *(
         "append",
         "acknowledge",
         "change",
+        "change_user",
         "claim",
         "create",
+        "create_user",
         "delete",
+        "delete_user",
         "forget",
         "restore",
         "trim",
     ),
 }
-MAKING_ROOM = {"delete", "forget", "trim"}
+MAKING_ROOM = {"delete", "delete_user", "forget", "trim"}
+TAKING_AWAY = {"change_user"}
+"""Whom a full store must not keep from what is to be taken from them."""
 
 
 def _name(path: Path) -> str:
@@ -34,7 +39,7 @@ def _name(path: Path) -> str:
 @pytest.mark.parametrize("path", SCRIPTS, ids=_name)
 def test_a_script_says_whether_it_writes(path: Path) -> None:
     first = path.read_text("utf-8").splitlines()[0]
-    if path.stem in MAKING_ROOM:
+    if path.stem in MAKING_ROOM | TAKING_AWAY:
         assert first == "#!lua flags=allow-oom"
     elif path.stem in WRITING:
         assert first == "#!lua"
@@ -62,6 +67,22 @@ def test_a_script_names_no_key_that_it_was_not_given(path: Path) -> None:
         "key",
         "filled",
         "batch_key",
+        # Of accounts.
+        *(
+            "users",
+            "passwords",
+            "names",
+            "name_order",
+            "federated",
+            "imported",
+            "changes",
+            "sessions",
+            "spare",
+        ),
+        *("api_keys", "uses", "keys_of", "grants", "grants_of"),
+        "ARGV[5]",  # the channel of changes, as the two below
+        "ARGV[6]",
+        "ARGV[7]",
         "KEYS[1]",
         "KEYS[2]",
         "KEYS[i]",

@@ -137,10 +137,12 @@ def _sentinels(settings: ValkeySettings) -> Sentinels:
 
 
 class Script:
-    """One of the `.lua` files beside this module. Its `sha` is known before the server knows the script."""
+    """One of a package's `.lua` files, of this one unless told otherwise. Its `sha` is known before the
+    server knows the script.
+    """
 
-    def __init__(self, name: str) -> None:
-        self.text = resources.files("pulsar_relay.store").joinpath(f"{name}.lua").read_bytes()
+    def __init__(self, name: str, package: str = "pulsar_relay.store") -> None:
+        self.text = resources.files(package).joinpath(f"{name}.lua").read_bytes()
         # SHA-1 is how Valkey names scripts; nothing is secured by it.
         self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
         self._loading: asyncio.Future[None] | None = None
