@@ -1,29 +1,31 @@
-"""The effective settings: built-in default < config.yaml < environment < flags.
+"""The effective settings: built-in default < file < environment < flags.
 
 Whatever cannot be honoured is refused: an unknown key, a value of the wrong kind or out of bounds, two names
 for one key that disagree, a combination that makes no sense. All that is wrong is reported at once, each with
-where it was said and what would be allowed. Reading settings opens the configuration file and nothing else.
+where it was said and what would be allowed. Reading settings opens the configuration file and `.env`, and
+nothing else.
+
+File and environment may speak in the names of the relay's predecessor (`predecessor/`); in each of the two
+the relay's own names go before those.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-import yaml
-
-from pulsar_relay.keys import KEYS, SECTIONS, Key, make_settings
+from pulsar_relay.config_file import FILE_VARIABLE, ConfigFile, file_to_read
+from pulsar_relay.given import ConfigError, Given, nearest
+from pulsar_relay.keys import KEYS, Key, make_settings
+from pulsar_relay.predecessor.environment import from_dotenv, from_environment
+from pulsar_relay.predecessor.translation import Translation, overridden
 from pulsar_relay.settings import Settings
 
 __all__ = ["ConfigError", "Configuration", "Given", "Settings", "assignment", "load"]
 
-_FILE_VARIABLE = "RELAY_CONFIG"
 _PREFIX = "RELAY_"
-_DEFAULT_FILE = Path("config.yaml")
 _DEFAULT_ORIGIN = "default"
 # A Compose file says `VALKEY_PASSWORD: ${VALKEY_PASSWORD:-}`, and empty means "none" to everybody. An empty
 # host, on the other hand, is somebody's missing variable, and would quietly start an embedded server.
@@ -32,54 +34,63 @@ _BLANK_IS_NULL = frozenset(
 )
 
 
-class ConfigError(Exception):
-    """The settings cannot be used; `problems` holds a line for each reason, none with a secret in it."""
-
-    def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n".join(self.problems))
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """A value as somebody wrote it, and where.
-
-    `origin` is `flag --port`, `environment VALKEY_PORT` or `config.yaml:12`.
-    """
-
-    key: str
-    text: str = dataclasses.field(repr=False)
-    origin: str
-
-
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """The settings with the origin of each key (`default` where nobody said anything)."""
+    """The settings with the origin of each key (`default` where nobody said anything). `notices` is what an
+    operator should know about names of the predecessor: what is different here, and what has no effect.
+    """
 
     settings: Settings
     origins: Mapping[str, str]
+    notices: tuple[str, ...] = ()
 
     def rows(self) -> Iterator[tuple[str, str, str]]:
         """(key, value as one would write it, origin) for every key in the table's order, secrets masked."""
         for name, key in KEYS.items():
-            value = key.value_in(self.settings)
-            masked = key.declaration.secret and value is not None
-            yield name, "********" if masked else key.show(value), self.origins[name]
+            yield name, key.masked(key.value_in(self.settings)), self.origins[name]
 
 
 def load(*, file: Path | None, environment: Mapping[str, str], flags: Iterable[Given] = ()) -> Configuration:
-    """Settings from all sources. Without `file`: what RELAY_CONFIG names, or `config.yaml` here if it exists.
+    """Settings from all sources. Without `file`: what RELAY_CONFIG names, or a file where one is looked for.
 
     ConfigError, with all problems found, when anything is unreadable, unknown, malformed or inconsistent.
     """
     problems: list[str] = []
+    notices: list[str] = []
+    path = file_to_read(file, environment)
+    of_file = None if path is None else ConfigFile(path)
+    ours_of_file = of_file.ours if of_file else []
+    problems += of_file.problems if of_file else []
+    ours_of_environment = _from_environment(environment, problems)
+    flags = list(flags)
+    ours = [*ours_of_file, *ours_of_environment, *flags]
+    translation = Translation(
+        of_file.theirs if of_file else [],
+        [*from_dotenv(problems, notices), *from_environment(environment, problems, notices)],
+        {given.key for given in ours},
+    )
+    problems += translation.problems
+    sources = [
+        *(translation.implied, translation.of_file, ours_of_file),
+        *(translation.of_environment, ours_of_environment, flags),
+    ]
+    values, origins = _parsed(sources, problems)
+    if problems:
+        raise ConfigError(problems)
+    settings = make_settings(values)
+    problems.extend(inconsistencies(settings, origins))
+    if problems:
+        raise ConfigError(problems)
+    notices += translation.notices
+    notices += overridden([*translation.of_file, *translation.of_environment], origins)
+    return Configuration(settings, MappingProxyType(origins), tuple(notices))
+
+
+def _parsed(sources: Iterable[list[Given]], problems: list[str]) -> tuple[dict[str, object], dict[str, str]]:
+    """The value of each key that somebody gave, the last one's, and the origin of every key."""
     values: dict[str, object] = {}
     origins: dict[str, str] = dict.fromkeys(KEYS, _DEFAULT_ORIGIN)
-    for source in (
-        _from_file(_file_to_read(file, environment), problems),
-        _from_environment(environment, problems),
-        list(flags),
-    ):
+    for source in sources:
         for given in _without_contradictions(source, problems):
             key = KEYS.get(given.key)
             if key is None:
@@ -90,13 +101,7 @@ def load(*, file: Path | None, environment: Mapping[str, str], flags: Iterable[G
             except ValueError as error:
                 problems.append(_refusal(key, given, str(error)))
             origins[key.name] = given.origin
-    if problems:
-        raise ConfigError(problems)
-    settings = make_settings(values)
-    problems.extend(inconsistencies(settings, origins))
-    if problems:
-        raise ConfigError(problems)
-    return Configuration(settings, MappingProxyType(origins))
+    return values, origins
 
 
 def assignment(text: str) -> Given:
@@ -107,83 +112,6 @@ def assignment(text: str) -> Given:
     return Given(name.strip(), value.strip(), "flag --set")
 
 
-def _file_to_read(file: Path | None, environment: Mapping[str, str]) -> Path | None:
-    if file is not None:
-        return file
-    named = environment.get(_FILE_VARIABLE)
-    if named is not None:
-        if not named:
-            raise ConfigError([f"{_FILE_VARIABLE} is empty; name a file or unset it"])
-        return Path(named)
-    return _DEFAULT_FILE if _DEFAULT_FILE.exists() else None
-
-
-def _from_file(path: Path | None, problems: list[str]) -> list[Given]:
-    if path is None:
-        return []
-    try:
-        root = yaml.compose(path.read_bytes(), Loader=yaml.SafeLoader)
-    except OSError as error:
-        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        raise ConfigError([f"{path}:{mark.line + 1 if mark else 1}: is not YAML: {error.problem}"]) from error
-    except yaml.YAMLError as error:
-        raise ConfigError([f"{path}: is not YAML: {error}"]) from error
-    reader = _FileReader(path, problems)
-    return [] if root is None or _is_null(root) else list(reader.sections(root))
-
-
-class _FileReader:
-    """Walks YAML nodes, not Python values: these know their line, and no `off` has become False."""
-
-    def __init__(self, path: Path, problems: list[str]) -> None:
-        self._path = path
-        self._problems = problems
-
-    def sections(self, root: yaml.Node) -> Iterator[Given]:
-        for section, node in self._entries(root, "the file"):
-            if section not in SECTIONS:
-                self._problem(node, f"unknown section {section!r}{_nearest(section, SECTIONS)}")
-            elif not _is_null(node):
-                for key, value in self._entries(node, f"section {section!r}"):
-                    yield from self._given(f"{section}.{key}", value)
-
-    def _entries(self, node: yaml.Node, what: str) -> Iterator[tuple[str, yaml.Node]]:
-        if not isinstance(node, yaml.MappingNode):
-            self._problem(node, f"{what} must be a mapping of names to values")
-            return
-        lines: dict[str, int] = {}
-        for name, value in node.value:
-            if not isinstance(name, yaml.ScalarNode):
-                self._problem(name, f"a name in {what} must be a word")
-            elif name.value in lines:
-                self._problem(
-                    name, f"{name.value!r} stands twice in {what}, first on line {lines[name.value]}"
-                )
-            else:
-                lines[name.value] = name.start_mark.line + 1
-                yield name.value, value
-
-    def _given(self, key: str, node: yaml.Node) -> Iterator[Given]:
-        if not isinstance(node, yaml.ScalarNode):
-            self._problem(node, f"{key} must be a single value")
-        elif not node.tag.startswith("tag:yaml.org,2002:"):
-            self._problem(node, f"{key} has a tag ({node.tag}) that means nothing here")
-        else:
-            yield Given(key, "null" if _is_null(node) else node.value, self._origin(node))
-
-    def _problem(self, node: yaml.Node, text: str) -> None:
-        self._problems.append(f"{self._origin(node)}: {text}")
-
-    def _origin(self, node: yaml.Node) -> str:
-        return f"{self._path}:{node.start_mark.line + 1}"
-
-
-def _is_null(node: yaml.Node) -> bool:
-    return bool(node.tag == "tag:yaml.org,2002:null")
-
-
 def _from_environment(environment: Mapping[str, str], problems: list[str]) -> list[Given]:
     keys = {variable: key.name for key in KEYS.values() for variable in key.environment}
     given = []
@@ -192,8 +120,8 @@ def _from_environment(environment: Mapping[str, str], problems: list[str]) -> li
             name = keys[variable]
             blank = not text and name in _BLANK_IS_NULL
             given.append(Given(name, "null" if blank else text, f"environment {variable}"))
-        elif variable.startswith(_PREFIX) and variable != _FILE_VARIABLE:
-            hint = _kubernetes_cure(text) or _nearest(variable, [*keys, _FILE_VARIABLE])
+        elif variable.startswith(_PREFIX) and variable != FILE_VARIABLE:
+            hint = _kubernetes_cure(text) or nearest(variable, [*keys, FILE_VARIABLE])
             problems.append(f"environment {variable}: no such setting{hint}")
     return given
 
@@ -222,12 +150,7 @@ def _kubernetes_cure(text: str) -> str:
 
 
 def _unknown_key(name: str, origin: str) -> str:
-    return f"{origin}: no such setting: {name!r}{_nearest(name, KEYS)}"
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    matches = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {matches[0]!r}?" if matches else ""
+    return f"{origin}: no such setting: {name!r}{nearest(name, KEYS)}"
 
 
 def inconsistencies(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
@@ -235,6 +158,8 @@ def inconsistencies(settings: Settings, origins: Mapping[str, str]) -> Iterator[
     yield from _unusable_valkey_settings(settings, origins)
     yield from _unusable_durability(settings, origins)
     yield from _wrong_orders(settings, origins)
+    yield from _unusable_accounts(settings, origins)
+    yield from _unusable_sign_in(settings, origins)
     if not settings.server.allow_open:
         for name in settings.server.beyond_loopback:
             yield (
@@ -318,10 +243,33 @@ def _unusable_durability(settings: Settings, origins: Mapping[str, str]) -> Iter
         )
 
 
+def _unusable_accounts(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
+    auth = settings.auth
+    if auth.mode == "accounts" and auth.jwt_secret is None:
+        yield (
+            f"auth.mode: accounts ({origins['auth.mode']}) needs auth.jwt_secret, which signs tokens: "
+            "RELAY_AUTH_JWT_SECRET=$(openssl rand -base64 48)"
+        )
+    if (auth.bootstrap_username is None) != (auth.bootstrap_password is None):
+        one, other = "auth.bootstrap_username", "auth.bootstrap_password"
+        if auth.bootstrap_username is None:
+            one, other = other, one
+        yield f"{one} ({origins[one]}) has no meaning without {other}"
+
+
+def _unusable_sign_in(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
+    if not settings.oidc.enabled:
+        return
+    for name in ("oidc.base_url", "oidc.providers"):
+        if not KEYS[name].value_in(settings):
+            yield f"oidc.enabled ({origins['oidc.enabled']}) needs {name}"
+
+
 # Each pair as (must not be above, this one).
 _ORDERED = (
     ("subscriber.outbox_low", "subscriber.outbox_high"),
     ("poll.default_timeout", "poll.max_timeout"),
+    ("limits.login_backoff_first", "limits.login_backoff_longest"),
     ("poll.default_limit", "poll.max_limit"),
     ("hot_buffer.max_bytes", "hot_buffer.total_bytes"),
     ("topic.batch_max_messages", "topic.pending_max_messages"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from pulsar_relay.kinds import Declaration
+from pulsar_relay.kinds import Declaration, Guarded
 from pulsar_relay.settings import Settings
 
 
@@ -49,6 +49,23 @@ class Key:
         """The value as one would write it, secrets too: mask before printing."""
         return "null" if value is None else self.declaration.kind.show(value)
 
+    def masked(self, value: object) -> str:
+        """The value as it may be shown to anybody."""
+        kind = self.declaration.kind
+        if value is None or not self.declaration.secret:
+            return self.show(value)
+        return kind.masked(value) if isinstance(kind, Guarded) else "********"
+
+    def secrets(self, value: object) -> Iterator[str]:
+        """What of the value must not be shown to anybody, as one would write it."""
+        kind = self.declaration.kind
+        if value is None or not self.declaration.secret:
+            return
+        if isinstance(kind, Guarded):
+            yield from kind.secrets(value)
+        else:
+            yield self.show(value)
+
     def value_in(self, settings: Settings) -> object:
         return getattr(getattr(settings, self.section), self.attribute)
 
@@ -69,9 +86,7 @@ def make_settings(values: Mapping[str, object]) -> Settings:
 def secrets_in(settings: Settings) -> Iterator[str]:
     """What must not be shown to anybody, as one would write it."""
     for key in KEYS.values():
-        value = key.value_in(settings)
-        if key.declaration.secret and value is not None:
-            yield key.show(value)
+        yield from key.secrets(key.value_in(settings))
 
 
 def _rows() -> Mapping[str, Key]:

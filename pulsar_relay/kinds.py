@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+from pulsar_relay.network_kinds import listed
 from pulsar_relay.quantities import (
     DURATION_FORM,
     SIZE_FORM,
@@ -39,6 +41,22 @@ class Kind(Protocol):
     def show(self, value: object) -> str: ...
 
 
+@runtime_checkable
+class Structured(Protocol):
+    """A kind whose value may also stand in a file as a list or a mapping; `parse` gets it as JSON."""
+
+    takes_structure: bool
+
+
+@runtime_checkable
+class Guarded(Protocol):
+    """A kind of secret setting of whose value a part may be shown."""
+
+    def masked(self, value: object) -> str: ...
+
+    def secrets(self, value: object) -> Iterator[str]: ...
+
+
 _OFF = frozenset({"off", "none"})
 _NO_WORDS: frozenset[str] = frozenset()
 
@@ -55,6 +73,29 @@ class Text:
         if not text.isprintable():
             raise ValueError("contains a control character")
         return text
+
+    def show(self, value: object) -> str:
+        return str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A text that nobody can guess, as far as its length tells; and none of those that everybody knows."""
+
+    least_characters: int
+    known: frozenset[str] = frozenset()
+    null_words: frozenset[str] = _NO_WORDS
+
+    @property
+    def form(self) -> str:
+        return f"{self.least_characters} characters or more that nobody can guess: openssl rand -base64 48"
+
+    def parse(self, text: str) -> str:
+        if text in self.known:
+            raise ValueError("is a placeholder that everybody knows")
+        if len(text) < self.least_characters:
+            raise ValueError("is too short")
+        return Text().parse(text)
 
     def show(self, value: object) -> str:
         return str(value)
@@ -232,6 +273,65 @@ class Size:
     def show(self, value: object) -> str:
         assert isinstance(value, int)
         return format_size(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many in so long: `count` at once, and as many again in `seconds`, evenly."""
+
+    count: int
+    seconds: float
+
+    @property
+    def per_second(self) -> float:
+        return self.count / self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """A rate, written `5/1m`."""
+
+    form: str = "a number and a time, such as 5/1m or 1000/1s, up to 10000000 in a day"
+    null_words: frozenset[str] = _OFF
+
+    def parse(self, text: str) -> Rate:
+        count, slash, time = text.partition("/")
+        count = count.strip()
+        if not (slash and count.isascii() and count.isdigit()):
+            raise ValueError("is not a number, a slash and a time")
+        number = int(count[:20])
+        _check_bounds(number, 1, 10_000_000)
+        time = time.strip()
+        seconds = parse_duration(f"1{time}" if time[:1].isalpha() else time)
+        _check_bounds(seconds, 1.0, 86_400.0)
+        return Rate(number, seconds)
+
+    def show(self, value: object) -> str:
+        assert isinstance(value, Rate)
+        return f"{value.count}/{format_duration(value.seconds)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Some of a few words: a tuple, each once, in the order of the few."""
+
+    words: tuple[str, ...]
+    null_words: frozenset[str] = frozenset({"none"})
+    takes_structure: bool = True
+
+    @property
+    def form(self) -> str:
+        return f"any of {', '.join(self.words)}, with commas between them"
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        given = {word.lower() for word in listed(text)}
+        if not given <= set(self.words):
+            raise ValueError("holds a word that is not allowed")
+        return tuple(word for word in self.words if word in given)
+
+    def show(self, value: object) -> str:
+        assert isinstance(value, tuple)
+        return ", ".join(value)
 
 
 @dataclass(frozen=True, slots=True)

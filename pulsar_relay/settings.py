@@ -11,18 +11,24 @@ import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
+from pulsar_relay.identity_providers import IdentityProvider, IdentityProviders
 from pulsar_relay.kinds import (
     Addresses,
     Choice,
     Duration,
     FilePath,
+    Rate,
+    Rates,
+    Secret,
     Size,
     Switch,
     Text,
     Whole,
     WholeOrAuto,
+    Words,
     setting,
 )
+from pulsar_relay.network_kinds import HostNames, Networks, Origins, WebAddress
 
 _MIB = 1024 * 1024
 
@@ -73,6 +79,30 @@ class ServerSettings:
         "costs memory of its own. `auto` is one for each core the relay may use, by its CPU affinity and its "
         "control group's quota; leave some for Valkey.",
         flag="--workers",
+    )
+    allowed_origins: tuple[str, ...] | None = setting(
+        Origins(),
+        None,
+        "Origins of the web pages that may call the API and open WebSockets from a browser, besides the "
+        "relay's own.",
+        null="no others",
+        reloads=True,
+    )
+    allowed_hosts: tuple[str, ...] | None = setting(
+        HostNames(),
+        None,
+        "Names under which the relay may be asked, as the `Host` header has them; requests for others are "
+        "answered 400. It protects browsers from pages that give their own name the relay's address.",
+        null="any",
+        reloads=True,
+    )
+    trusted_proxies: tuple[str, ...] | None = setting(
+        Networks(),
+        None,
+        "Addresses of the reverse proxies in front of the relay. From these, and from nobody else, it takes "
+        "`X-Forwarded-For` and `Forwarded` for the client's address; limits by address depend on it.",
+        null="there are none: the client is who connects",
+        reloads=True,
     )
     max_body_bytes: int = setting(
         Size("1KiB", "512MiB"),
@@ -545,6 +575,168 @@ class PublishSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AuthSettings:
+    """Who may use the relay."""
+
+    mode: str = setting(
+        Choice(("none", "accounts")),
+        "none",
+        "`none`: whoever reaches the relay may do everything. `accounts`: users log in, and each has topics "
+        "of their own.",
+    )
+    jwt_secret: str | None = setting(
+        Secret(32, frozenset({"your-secret-key-here-change-in-production"})),
+        None,
+        "Secret that signs access tokens. All relays of one store need the same; another one ends all access "
+        "tokens at once. Better given in the environment than in a file that others can read.",
+        null="not said; needed with accounts",
+        secret=True,
+    )
+    access_token_ttl_seconds: float = setting(
+        Duration("1m", "2h"),
+        600.0,
+        "How long an access token is good. Today's clients log in anew 5 minutes before its end, so they do "
+        "for each request where it is 5m or less.",
+    )
+    refresh_token_ttl_seconds: float = setting(
+        Duration("1d", "365d"),
+        90 * 86400.0,
+        "How long a refresh token is good; each use gives a new one, with this time before it.",
+    )
+    bootstrap_username: str | None = setting(
+        Text(),
+        None,
+        "Name of an admin who is made at the start, if there is none of this name yet.",
+        null="no admin is made",
+    )
+    bootstrap_password: str | None = setting(
+        Text(),
+        None,
+        "Password of that admin, set anew at each start.",
+        null="none; needed with `auth.bootstrap_username`",
+        secret=True,
+    )
+    bootstrap_email: str | None = setting(Text(), None, "Address of that admin.", null="none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitSettings:
+    """How much one user, or one address, may ask for. All workers share the counts, which are in Valkey."""
+
+    login: Rate | None = setting(
+        Rates(), Rate(5, 60.0), "Logins from one address, right or wrong.", null="no limit", reloads=True
+    )
+    refresh: Rate | None = setting(
+        Rates(), Rate(10, 60.0), "Refreshes of tokens from one address.", null="no limit", reloads=True
+    )
+    device_code: Rate | None = setting(
+        Rates(), Rate(10, 60.0), "Device codes asked for from one address.", null="no limit", reloads=True
+    )
+    device_token: Rate | None = setting(
+        Rates(), Rate(30, 60.0), "Polls of device codes from one address.", null="no limit", reloads=True
+    )
+    device_page: Rate | None = setting(
+        Rates(),
+        Rate(20, 60.0),
+        "Visits of the device page from one address; what limits guessing at user codes.",
+        null="no limit",
+        reloads=True,
+    )
+    publish: Rate | None = setting(
+        Rates(),
+        Rate(10_000, 1.0),
+        "Messages one user publishes. Today's clients give a message up when it is refused by this, so it is "
+        "for abuse; against overload stands `topic.pending_max_messages`, and they retry.",
+        null="no limit",
+        reloads=True,
+    )
+    read: Rate | None = setting(
+        Rates(),
+        Rate(2_000, 1.0),
+        "Requests of one user that read or change topics, history and places, polls among them.",
+        null="no limit",
+        reloads=True,
+    )
+    connections_per_user: int | None = setting(
+        Whole(1, 10_000_000),
+        1000,
+        "WebSockets and event streams one user may have open at the same time, in all workers of this "
+        "`serve` together.",
+        null="no limit",
+        reloads=True,
+    )
+    polls_per_user: int | None = setting(
+        Whole(1, 10_000_000),
+        1000,
+        "Polls of one user that may wait at the same time, in all workers of this `serve` together. A "
+        "Galaxy needs one for each of its handlers and Pulsars.",
+        null="no limit",
+        reloads=True,
+    )
+    login_backoff_after: int = setting(
+        Whole(1, 1000),
+        3,
+        "Wrong passwords for one user from one address after which the next attempt has to wait.",
+        reloads=True,
+    )
+    login_backoff_first_seconds: float = setting(
+        Duration("100ms", "1h"),
+        1.0,
+        "The first such wait; each further wrong password doubles it.",
+        reloads=True,
+    )
+    login_backoff_longest_seconds: float = setting(
+        Duration("1s", "24h"),
+        900.0,
+        "The longest such wait. Once it has passed unused twice over, all is forgotten.",
+        reloads=True,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceSettings:
+    """The device flow: a program without a browser is let in by somebody who has one."""
+
+    code_ttl_seconds: float = setting(
+        Duration("1m", "1h"), 600.0, "How long a device code can be approved and redeemed."
+    )
+    poll_interval_seconds: float = setting(
+        Duration("1s", "1m"), 5.0, "How long a device is told to wait between two polls."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OidcSettings:
+    """Sign-in with OpenID providers."""
+
+    enabled: bool = setting(Switch(), False, "Whether people may sign in with the providers.")
+    base_url: str | None = setting(
+        WebAddress(),
+        None,
+        "Where browsers reach the relay. Providers send people back to "
+        "`<base_url>/auth/oidc/<provider>/callback`.",
+        null="not said; needed once OpenID is enabled",
+    )
+    default_permissions: tuple[str, ...] | None = setting(
+        Words(("admin", "read", "write")),
+        ("read", "write"),
+        "What somebody may do who signs in for the first time.",
+        null="nothing, until an admin allows it",
+    )
+    state_ttl_seconds: float = setting(
+        Duration("1m", "1h"), 600.0, "How long a sign-in may take, from the relay to the provider and back."
+    )
+    providers: tuple[IdentityProvider, ...] | None = setting(
+        IdentityProviders(),
+        None,
+        "The providers. Their addresses are taken from here and from their discovery documents, never from a "
+        "request.",
+        null="there are none",
+        secret=True,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """What the relay says about itself, on standard error. No level logs a line a message."""
 
@@ -578,6 +770,10 @@ class Settings:
     subscriber: SubscriberSettings = SubscriberSettings()
     poll: PollSettings = PollSettings()
     publish: PublishSettings = PublishSettings()
+    auth: AuthSettings = AuthSettings()
+    limits: LimitSettings = LimitSettings()
+    device: DeviceSettings = DeviceSettings()
+    oidc: OidcSettings = OidcSettings()
     log: LogSettings = LogSettings()
 
     @property

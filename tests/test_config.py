@@ -382,3 +382,38 @@ def test_a_cluster_has_one_database_and_no_sentinels() -> None:
 def test_addresses_of_a_group_need_its_mode() -> None:
     problems = problems_of("valkey: {host: a, addresses: 'a:1', sentinel_service: s}")
     assert [problem.split(" ")[0] for problem in problems] == ["valkey.addresses", "valkey.sentinel_service"]
+
+
+# TOML, and lists
+
+
+def test_sections_may_stand_in_toml() -> None:
+    path = Path("relay.toml")
+    path.write_text('[server]\nport = 7\nallowed_hosts = ["a", "b"]\n[log]\nlevel = "error"\n')
+    configuration = load(file=path, environment={})
+    assert configuration.settings.server.port == 7 and configuration.settings.log.level == "error"
+    assert configuration.settings.server.allowed_hosts == ("a", "b")
+    assert configuration.origins["server.port"] == "relay.toml server.port"
+
+
+@pytest.mark.parametrize("text", ["password = hunter2", "[a", "a = 1\na = 2", "\xff"])
+def test_what_is_not_toml_is_refused_without_repeating_it(text: str) -> None:
+    path = Path("relay.toml")
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"relay.toml: is not TOML") as refused:
+        load(file=path, environment={})
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_list_is_written_as_a_list_or_with_commas() -> None:
+    for text in ("[a, b]", "'a, b'", "\n  - a\n  - b"):
+        assert load_text(f"server:\n allowed_hosts: {text}").settings.server.allowed_hosts == ("a", "b")
+
+
+def test_an_alias_within_itself_is_refused() -> None:
+    assert "nested too deeply" in problems_of("oidc: {providers: &x {a: *x}}")[0]
+
+
+def test_accounts_need_a_secret_and_an_admin_a_password() -> None:
+    assert "needs auth.jwt_secret" in problems_of("auth: {mode: accounts}")[0]
+    assert "has no meaning without auth.bootstrap_password" in problems_of("auth: {bootstrap_username: a}")[0]

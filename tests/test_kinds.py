@@ -4,7 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from pulsar_relay.kinds import Choice, Duration, FilePath, Kind, Size, Switch, Text, Whole
+from pulsar_relay.kinds import (
+    Choice,
+    Duration,
+    FilePath,
+    Kind,
+    Rate,
+    Rates,
+    Secret,
+    Size,
+    Switch,
+    Text,
+    Whole,
+    Words,
+)
 
 KINDS_WITH_VALUES: list[tuple[Kind, str, object]] = [
     (Text(), "some host", "some host"),
@@ -89,3 +102,33 @@ def test_a_refusal_does_not_repeat_the_text_which_may_be_a_secret(kind: Kind) ->
 
 def test_a_choice_is_read_in_any_case() -> None:
     assert Choice(("info", "debug")).parse("INFO") == "info"
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"), [("5/1m", Rate(5, 60.0)), ("5 / m", Rate(5, 60.0)), ("1/1s", Rate(1, 1.0))]
+)
+def test_a_rate_is_a_number_in_a_time(text: str, rate: Rate) -> None:
+    assert Rates().parse(text) == rate and Rates().parse(Rates().show(rate)) == rate
+
+
+@pytest.mark.parametrize(
+    "text", ["5", "0/1s", "5/", "5/10ms", "5/2d", "a/1s", "/1s", "1e3/1s", "9" * 9000 + "/1s"]
+)
+def test_what_is_no_rate_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        Rates().parse(text)
+
+
+def test_some_of_a_few_words_are_taken_in_their_own_order() -> None:
+    kind = Words(("admin", "read", "write"))
+    assert kind.parse("write, READ") == kind.parse('["read", "write"]') == ("read", "write")
+    with pytest.raises(ValueError, match="not allowed"):
+        kind.parse("read, root")
+
+
+def test_a_secret_is_long_and_none_that_everybody_knows() -> None:
+    kind = Secret(8, frozenset({"changeme!"}))
+    assert kind.parse("12345678") == "12345678"
+    for text in ("1234567", "changeme!", "12345678\n"):
+        with pytest.raises(ValueError):
+            kind.parse(text)

@@ -18,14 +18,14 @@ MANUAL_PATH = ROOT / "docs" / "configuration.md"
 
 _YAML_HEAD = """\
 Settings of the relay. Every key is here with its default, so this file changes nothing until you edit it;
-keys you leave out keep their defaults. It is read when it lies in the directory the relay is started in,
-or is named by --config or RELAY_CONFIG. The environment goes before this file (`RELAY_SERVER_PORT` sets
-server.port), and flags go before the environment. An unknown key or a value that is not allowed stops the
-start, with a line that says why. `pulsar-relay config show` prints what is in force and where each value
-came from.
+keys you leave out keep their defaults. It is read when it lies in the directory the relay is started in or
+in /etc/pulsar-relay, or is named by --config or RELAY_CONFIG. The environment goes before this file
+(`RELAY_SERVER_PORT` sets server.port), and flags go before the environment. An unknown key or a value that
+is not allowed stops the start, with a line that says why. `pulsar-relay config show` prints what is in
+force and where each value came from.
 
 Durations: 500ms, 30s, 1h30m, 7d; a plain number is seconds. Sizes: 64KiB (1024), 64KB (1000), 32MiB; a
-plain number is bytes."""
+plain number is bytes. Lists: with commas, or as YAML's own."""
 
 _MANUAL_HEAD = """\
 # Configuration
@@ -38,15 +38,19 @@ page.
 Later sources go before earlier ones:
 
 1. the default, built in;
-2. the configuration file: `--config FILE`, else the file that `RELAY_CONFIG` names, else `config.yaml` in
-   the directory the relay is started in, else none. The one in the repository lists every key with its
-   default;
+2. the configuration file: `--config FILE`, else the file that `RELAY_CONFIG` names, else `config.yaml`,
+   `config.toml` or `config.yml` in the directory the relay is started in, else `config.toml` or
+   `config.yaml` in `/etc/pulsar-relay`, else none. The one in the repository lists every key with its
+   default. In TOML sections are tables;
 3. the environment: `RELAY_<SECTION>_<KEY>`, such as `RELAY_SERVER_PORT` for `server.port`, and a few
    plain names (`VALKEY_HOST`, `VALKEY_PORT`, `VALKEY_USERNAME`, `VALKEY_PASSWORD`, `VALKEY_TLS`,
    `LOG_LEVEL`);
 4. flags: `--set section.key=value` for every key, and flags of their own for the usual ones.
 
 `pulsar-relay config show` prints the effective values and where each came from, secrets masked.
+
+The names of pulsar-relay 0.2 (`PULSAR_*`, `.env`, flat keys in the file) are understood too, and in each
+place the names on this page go before them: see [migrating](migrating.md).
 
 Nothing is ignored and nothing is guessed. The relay refuses to start (exit code 2), and names all reasons
 at once, when
@@ -61,7 +65,8 @@ at once, when
   is meant.
 
 Durations are written `500ms`, `30s`, `1h30m` or `7d`; a plain number is seconds. Sizes are written
-`64KiB` (1024 bytes), `64KB` (1000 bytes) or `32MiB`; a plain number is bytes. Relative paths start at the
+`64KiB` (1024 bytes), `64KB` (1000 bytes) or `32MiB`; a plain number is bytes. Lists are written with
+commas, or in a file as a list of its own. Relative paths start at the
 directory the relay is started in. Where `null` is allowed, it means "none"; a text that reads `null`
 cannot be given.
 

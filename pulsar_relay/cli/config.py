@@ -26,7 +26,8 @@ def config() -> None:
 @settings_options
 def show(file: Path | None, assignments: Sequence[str], *, as_json: bool, **flags: str | bool | None) -> None:
     """Print every setting's effective value and where it came from: `default`, a file and line, a variable
-    or a flag. Secrets are masked.
+    or a flag. Secrets are masked. Standard error has a line for each name of pulsar-relay 0.2 that means
+    something else here, or nothing.
     """
     configuration = load_settings(file, assignments, flags)
     if as_json:
@@ -36,6 +37,7 @@ def show(file: Path | None, assignments: Sequence[str], *, as_json: bool, **flag
         Console().print(_table(configuration))
     else:
         _print_plain(configuration)
+    _print_notices(configuration)
 
 
 @config.command()
@@ -44,6 +46,7 @@ def check(file: Path | None, assignments: Sequence[str], **flags: str | bool | N
     """Say what is wrong with the configuration, and exit with 2 if anything is."""
     configuration = load_settings(file, assignments, flags)
     changed = sum(origin != "default" for _, _, origin in configuration.rows())
+    _print_notices(configuration)
     click.echo(f"the configuration can be used; settings given: {changed}, all others have their default")
 
 
@@ -61,3 +64,8 @@ def _print_plain(configuration: Configuration) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     for name, value, origin in rows:
         click.echo(f"{name:{widths[0]}}  {value:{widths[1]}}  {origin}")
+
+
+def _print_notices(configuration: Configuration) -> None:
+    for notice in configuration.notices:
+        click.echo(f"config: {notice}", err=True)

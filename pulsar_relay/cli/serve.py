@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import logging
 import os
 import signal
 import sys
@@ -23,6 +24,8 @@ from pulsar_relay.reloading import Reloading
 from pulsar_relay.serving import MakeServed, Serving, how_to_serve
 from pulsar_relay.settings import Settings
 from pulsar_relay.store.data_directory import EmbeddedValkeyError
+
+logger = logging.getLogger(__name__)
 
 LEFT_AT_ONCE = 130
 """Exit code after a second SIGINT, as shells count: 128 and the signal's number."""
@@ -46,9 +49,12 @@ def serve(file: Path | None, assignments: Sequence[str], **flags: str | bool | N
       pulsar-relay serve --port 8081 --data-dir /var/lib/relay
       pulsar-relay serve --valkey-host valkey.internal --set storage.persistent_tier_retention=7d
     """
-    settings = load_settings(file, assignments, flags).settings
+    configuration = load_settings(file, assignments, flags)
+    settings = configuration.settings
     _refuse_if(list(problems(settings.server)))
     _set_up_logs(settings)
+    for notice in configuration.notices:
+        logger.warning("config: %s", notice)
     make_served = how_to_serve(settings)
     reloading = Reloading(settings, settings_reader(file, assignments, flags))
     # What is loaded by now lives as long as the process: no garbage collection has to look at it again.
