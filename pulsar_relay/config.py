@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from pulsar_relay.accounts.user import NewUser, UserPatch
 from pulsar_relay.config_file import FILE_VARIABLE, ConfigFile, file_to_read
+from pulsar_relay.errors import RelayError
 from pulsar_relay.given import ConfigError, Given, nearest
 from pulsar_relay.keys import KEYS, Key, make_settings
 from pulsar_relay.predecessor.environment import from_dotenv, from_environment
@@ -255,6 +257,17 @@ def _unusable_accounts(settings: Settings, origins: Mapping[str, str]) -> Iterat
         if auth.bootstrap_username is None:
             one, other = other, one
         yield f"{one} ({origins[one]}) has no meaning without {other}"
+    elif auth.bootstrap_username is not None and auth.bootstrap_password is not None:
+        yield from _unusable_admin(auth.bootstrap_username, auth.bootstrap_email, auth.bootstrap_password)
+
+
+def _unusable_admin(username: str, email: str | None, password: str) -> Iterator[str]:
+    try:
+        UserPatch(password=password)
+        NewUser(username, email)
+    except RelayError as error:
+        for wrong in error.errors:
+            yield f"auth.bootstrap_{wrong.loc[-1]}: {wrong.message}"
 
 
 def _unusable_sign_in(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:

@@ -102,6 +102,35 @@ class Secret:
 
 
 @dataclass(frozen=True, slots=True)
+class Secrets:
+    """Several of the same sort: a tuple of texts, none of them with a comma."""
+
+    each: Secret
+    most: int
+    null_words: frozenset[str] = _NO_WORDS
+
+    @property
+    def form(self) -> str:
+        return f"up to {self.most} texts of {self.each.least_characters} characters or more, with commas"
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        parts = tuple(self.each.parse(part.strip()) for part in text.split(","))
+        if len(parts) > self.most:
+            raise ValueError("are too many")
+        return parts
+
+    def show(self, value: object) -> str:
+        return ",".join(self.secrets(value))
+
+    def masked(self, value: object) -> str:
+        return "********"
+
+    def secrets(self, value: object) -> Iterator[str]:
+        assert isinstance(value, tuple)
+        yield from value
+
+
+@dataclass(frozen=True, slots=True)
 class Addresses:
     """Hosts and ports, one or several: a tuple of pairs."""
 

@@ -28,6 +28,7 @@ from actors.protocol import TopicLimits
 from actors.stream import HotLimits
 from pulsar_relay import apidoc, wire
 from pulsar_relay.canary import Canary
+from pulsar_relay.config import ConfigError
 from pulsar_relay.frames import FrameReader
 from pulsar_relay.metrics import MeteredStore, WorkerMetrics
 from pulsar_relay.relay import Relay
@@ -89,6 +90,9 @@ class Worker:
         store that a worker before this one knew. `make_crew` is given this worker, to answer for all there
         are. ConfigError if the file, or the one the settings name, cannot be used.
         """
+        if settings.auth.mode != "none":
+            # A relay that seems to have accounts, and lets everybody in, would be worse than none.
+            raise ConfigError(["auth.mode: requests are not checked against accounts yet"])
         self._settings = settings
         self._name = secrets.token_hex(6)
         valkey = settings.valkey

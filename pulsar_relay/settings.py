@@ -20,6 +20,7 @@ from pulsar_relay.kinds import (
     Rate,
     Rates,
     Secret,
+    Secrets,
     Size,
     Switch,
     Text,
@@ -592,6 +593,14 @@ class AuthSettings:
         null="not said; needed with accounts",
         secret=True,
     )
+    jwt_former_secrets: tuple[str, ...] | None = setting(
+        Secrets(Secret(32), 8),
+        None,
+        "Secrets that signed before: tokens they signed are still good. To change `auth.jwt_secret` and log "
+        "nobody out, put the old one here, and take it away once the tokens of before have expired.",
+        null="there were none",
+        secret=True,
+    )
     access_token_ttl_seconds: float = setting(
         Duration("1m", "2h"),
         600.0,
@@ -602,6 +611,25 @@ class AuthSettings:
         Duration("1d", "365d"),
         90 * 86400.0,
         "How long a refresh token is good; each use gives a new one, with this time before it.",
+    )
+    refresh_grace_seconds: float = setting(
+        Duration("0s", "10m"),
+        30.0,
+        "How long a refresh token that was used still gives its successor once more, because the answer may "
+        "have been lost or two clients may share a file. After it a second use counts as theft and ends the "
+        "session. Today's clients come back 15 seconds after a lost answer; a thief has as long, too.",
+    )
+    max_sessions_per_user: int = setting(
+        Whole(1, 100_000),
+        1000,
+        "Most sessions of one user; beyond, the one used longest ago is ended. Each device or daemon that "
+        "signed in by itself is one.",
+    )
+    max_spare_sessions_per_user: int = setting(
+        Whole(1, 100_000),
+        100,
+        "How many of them may be password logins whose refresh token was never used; beyond, the oldest is "
+        "ended. Today's clients log in each five minutes and leave one each time, 288 a day.",
     )
     bootstrap_username: str | None = setting(
         Text(),

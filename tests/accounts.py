@@ -20,3 +20,20 @@ def now_ms() -> int:
 
 async def nothing() -> None:
     """What is awaited where no worker has to take note."""
+
+
+SECRET = "a secret for tests, of more than 32 bytes"
+
+
+class Clock:
+    """A clock that a test moves, for the wall and for what is monotonic. It ticks a little each time."""
+
+    def __init__(self, now: float = 1_700_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        self.now += 1e-6
+        return self.now
+
+    def milliseconds(self) -> int:
+        return int(self.now * 1000)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pulsar_relay.config import ConfigError, Configuration, Given, assignment, load
-from pulsar_relay.keys import KEYS, Key
+from pulsar_relay.keys import KEYS, Key, secrets_in
 from pulsar_relay.settings import Settings
 
 SHIPPED = Path(__file__).resolve().parent.parent / "config.yaml"
@@ -417,3 +417,36 @@ def test_an_alias_within_itself_is_refused() -> None:
 def test_accounts_need_a_secret_and_an_admin_a_password() -> None:
     assert "needs auth.jwt_secret" in problems_of("auth: {mode: accounts}")[0]
     assert "has no meaning without auth.bootstrap_password" in problems_of("auth: {bootstrap_username: a}")[0]
+
+
+SECRET = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.mark.parametrize("former", ["tiny", f"{SECRET},tiny", f"{SECRET},", ",".join([SECRET] * 9)])
+def test_former_secrets_are_long_enough_and_are_repeated_to_nobody(former: str) -> None:
+    (problem,) = problems_of(f"auth: {{jwt_former_secrets: '{former}'}}")
+    assert problem.startswith("auth.jwt_former_secrets: the value ")
+    assert "tiny" not in problem
+    assert SECRET not in problem
+
+
+def test_of_several_secrets_each_is_masked() -> None:
+    other = SECRET[::-1]
+    configuration = load_text(f"auth: {{jwt_former_secrets: '{SECRET}, {other}'}}")
+    assert configuration.settings.auth.jwt_former_secrets == (SECRET, other)
+    assert {SECRET, other} <= set(secrets_in(configuration.settings))
+    assert SECRET not in repr(configuration.settings)
+    assert not [row for row in configuration.rows() if SECRET in row[1]]
+
+
+@pytest.mark.parametrize(
+    ("name", "password", "wrong"),
+    [("ab", "long enough", "username"), ("admin", "2short", "password")],
+)
+def test_an_admin_that_cannot_be_made_is_refused_before_the_start(
+    name: str, password: str, wrong: str
+) -> None:
+    text = f"auth: {{bootstrap_username: {name}, bootstrap_password: {password}}}"
+    (problem,) = problems_of(text)
+    assert problem.startswith(f"auth.bootstrap_{wrong}: must be a text of")
+    assert password not in problem

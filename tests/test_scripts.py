@@ -23,12 +23,15 @@ WRITING = {
         "delete",
         "delete_user",
         "forget",
+        "open_session",
+        "put_record",
         "restore",
+        "rotate",
         "trim",
     ),
 }
 MAKING_ROOM = {"delete", "delete_user", "forget", "trim"}
-TAKING_AWAY = {"change_user"}
+TAKING_AWAY = {"change_user", "deny", "drop_record"}
 """Whom a full store must not keep from what is to be taken from them."""
 
 
@@ -79,7 +82,8 @@ def test_a_script_names_no_key_that_it_was_not_given(path: Path) -> None:
             "sessions",
             "spare",
         ),
-        *("api_keys", "uses", "keys_of", "grants", "grants_of"),
+        *("api_keys", "uses", "keys_of", "grants", "grants_of", "denied", "records", "owned", "beside"),
+        *("session", "retired"),
         "ARGV[5]",  # the channel of changes, as the two below
         "ARGV[6]",
         "ARGV[7]",

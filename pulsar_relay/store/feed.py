@@ -56,6 +56,7 @@ class Feed(FeedEars):
         self._homes: dict[bytes, FeedLine] = {}
         self._moved: set[bytes] = set()
         self._claims: dict[str, int] = {}
+        self._plain: dict[bytes, Callable[[bytes], None]] = {_CLAIMS: self._on_claim}
         self._arrived: list[str] = []
         self._settling: asyncio.TimerHandle | None = None
         self._stopping: set[asyncio.Task[None]] = set()
@@ -93,6 +94,12 @@ class Feed(FeedEars):
     def is_connected(self) -> bool:
         """Whether all that was followed when a connection was made is subscribed to on it."""
         return bool(self._lines) and not self.failures
+
+    def listen_to(self, channel: str, on_said: Callable[[bytes], None]) -> None:
+        """Hear what is said on a plain channel, too: a hint that may be doubled, and may be lost. To be
+        called before `start`; the callback must not raise.
+        """
+        self._plain[channel.encode()] = on_said
 
     def start(
         self,
@@ -198,7 +205,9 @@ class Feed(FeedEars):
             self._client.line.call,
             functools.partial(self._heartbeat_channel, shard),
             # Who has a line open is alive, wherever that is asked.
-            [_CLAIMS] if self._dialect is PLAIN else [_CLAIMS, schema.heartbeat(self._worker).encode()],
+            [*self._plain]
+            if self._dialect is PLAIN
+            else [*self._plain, schema.heartbeat(self._worker).encode()],
             self._timeout_seconds,
             self,
         )
@@ -219,8 +228,8 @@ class Feed(FeedEars):
     # What the lines tell
 
     def on_message(self, channel: bytes, data: bytes) -> None:
-        if channel == _CLAIMS:
-            self._on_claim(data)
+        if (on_said := self._plain.get(channel)) is not None:
+            on_said(data)
         elif not data.startswith(self._own):
             # Our own append's reply brings the same, and is not lost unnoticed.
             self._on_news(channel, data)

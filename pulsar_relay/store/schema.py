@@ -36,6 +36,7 @@ Strings other than the cookie key expire, and so do the hash of a named client a
 topic. A name that is not spoken for has a claim without a worker.
 Two names begin with `user` because test harnesses of today's clients delete every key that does not, under a
 live relay: topics are then to be made anew, the store is still the same, and cookies still tell a place.
+The keys of accounts stand in `accounts/schema.py`.
 The braces make a topic's keys share the slot of its stream in a cluster; its name has no brace and no colon.
 An entry whose `prev` is `0-0` begins a topic, or a new history of it after a loss.
 An entry without `prev` was written by another server, or by hand; such entries may carry a `timestamp`.
