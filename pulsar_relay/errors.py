@@ -2,7 +2,7 @@
 
 Handlers raise `RelayError`; the edge renders it. The code is the same word in HTTP bodies, WebSocket frames,
 close reasons, metrics and logs. Clients give a message up on any 4xx and try again on 5xx, so what heals by
-itself is a 503 and never a 429.
+itself is a 503, and a 429 is only for who asks for more than anybody needs.
 """
 
 from __future__ import annotations
@@ -56,6 +56,16 @@ _ROWS: tuple[tuple[str, int | None, int | None, int | None, str], ...] = (
         "This request cannot be understood."),
     ("request_timeout", 408, None, 1,
         "The request did not arrive in time. Send it again, without pauses."),
+
+# ----------------------------------------------------------------- more was asked for than anybody needs to
+    ("rate_limited", 429, None, 1,
+        "There were too many requests. Wait as long as `Retry-After` says."),
+    ("login_backoff", 429, None, 1,
+        "There were too many wrong passwords. Wait as long as `Retry-After` says."),
+    ("too_many_user_connections", 429, 4010, 5,
+        "This user has as many connections open as anybody may. Close one first."),
+    ("too_many_polls", 429, None, 5,
+        "This user has as many polls waiting as anybody may. End one first."),
 
 # ------------------------------------------------------------ the request says something that cannot be done
     ("invalid_request", 422, None, None,
@@ -246,12 +256,20 @@ class RelayError(Exception):
     """A request was not carried out; `code` is a row of the table (KeyError otherwise).
 
     `detail` adds to the row's text and is shown to the client; `errors` are the fields of a request that is
-    not valid.
+    not valid; `headers` are the answer's, besides or instead of what the row says.
     """
 
-    def __init__(self, code: str, detail: str = "", errors: Iterable[FieldError] = ()) -> None:
+    def __init__(
+        self,
+        code: str,
+        detail: str = "",
+        errors: Iterable[FieldError] = (),
+        *,
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.kind = ERRORS[code]
         self.detail = detail
+        self.headers = headers
         self.errors: Sequence[FieldError] = tuple(errors)
         super().__init__(f"{code}: {detail}" if detail else code)
 
@@ -294,4 +312,5 @@ def render(error: RelayError) -> tuple[int, dict[str, str], bytes]:
         headers["WWW-Authenticate"] = "Bearer"
     if error.kind.retry_after_seconds is not None:
         headers["Retry-After"] = str(error.kind.retry_after_seconds)
+    headers.update(error.headers)
     return error.kind.status or 500, headers, body(error)

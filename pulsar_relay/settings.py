@@ -101,8 +101,15 @@ class ServerSettings:
         Networks(),
         None,
         "Addresses of the reverse proxies in front of the relay. From these, and from nobody else, it takes "
-        "`X-Forwarded-For` and `Forwarded` for the client's address; limits by address depend on it.",
+        "`server.forwarded_header` for the client's address; limits by address depend on it.",
         null="there are none: the client is who connects",
+        reloads=True,
+    )
+    forwarded_header: str = setting(
+        Choice(("x-forwarded-for", "forwarded")),
+        "x-forwarded-for",
+        "The header in which these proxies say for whom they ask. The other one is not looked at: a client "
+        "could send it through them.",
         reloads=True,
     )
     max_body_bytes: int = setting(
@@ -688,16 +695,15 @@ class LimitSettings:
     connections_per_user: int | None = setting(
         Whole(1, 10_000_000),
         1000,
-        "WebSockets and event streams one user may have open at the same time, in all workers of this "
-        "`serve` together.",
+        "WebSockets and event streams one user may have open at the same time, in all workers together.",
         null="no limit",
         reloads=True,
     )
     polls_per_user: int | None = setting(
         Whole(1, 10_000_000),
         1000,
-        "Polls of one user that may wait at the same time, in all workers of this `serve` together. A "
-        "Galaxy needs one for each of its handlers and Pulsars.",
+        "Polls of one user that may wait at the same time, in all workers together. A Galaxy needs one for "
+        "each of its handlers and Pulsars.",
         null="no limit",
         reloads=True,
     )
