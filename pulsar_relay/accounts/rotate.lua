@@ -8,8 +8,8 @@
 --       9 '' if nobody can tell whether what is shown was ever good; 'older' if it was, before the current
 --       one; 'ahead' if it was made after that: the store has lost its end
 -- Reply {what, number, digest of the current}: 'rotated' it was the current one; 'again' the one before,
---       within the grace; 'ended' an older one: the session is over; else nothing was done: 'unknown', 'wrong', or
---       'changed' is the number
+--       within the grace; 'ended' an older one: the session is over; else nothing was done:
+--       'unknown', 'wrong', or 'changed' is the number
 
 local session, sessions, spare = KEYS[1], KEYS[2], KEYS[3]
 local jti, shown, now = ARGV[1], ARGV[2], tonumber(ARGV[6])
