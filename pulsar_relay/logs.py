@@ -21,6 +21,7 @@ from pulsar_relay.settings import LogSettings
 logger = logging.getLogger(__name__)
 
 _OUR_LOGGERS = ("pulsar_relay", "actors")
+_AUDIT_LOGGER = "pulsar_relay.accounts.audit"
 _MASK = "********"
 # What every record has; anything else on one was put there by `extra=`.
 _STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
@@ -32,8 +33,9 @@ def set_up(
     """Send every record of this process to `stream`, in place of all handlers there were. Each names the
     `worker`, if this process is one of several.
 
-    `settings.level` is for the relay's own records; of libraries only warnings and worse are shown. Python's
-    warnings and exceptions that nobody caught become records too. `secrets` are masked wherever they appear.
+    `settings.level` is for the relay's own records, but for those of the audit, which are always shown; of
+    libraries only warnings and worse are. Python's warnings and exceptions that nobody caught become records
+    too. `secrets` are masked wherever they appear.
     """
     handler = logging.StreamHandler(stream)
     is_text = settings.format == "text" or (settings.format == "auto" and stream.isatty())
@@ -46,6 +48,8 @@ def set_up(
     root.setLevel(max(level, logging.WARNING))
     for name in _OUR_LOGGERS:
         logging.getLogger(name).setLevel(level)
+    # A record of who did what is no chatter that a level could be too high for.
+    logging.getLogger(_AUDIT_LOGGER).setLevel(logging.INFO)
     # One line a request, and a warning for each 404: what requests do is in the metrics.
     logging.getLogger("tornado.access").setLevel(logging.CRITICAL + 1)
     logging.captureWarnings(True)

@@ -25,7 +25,7 @@ def _logging_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """`set_up` is for a whole process; undo what it does."""
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr("threading.excepthook", sys.modules["threading"].excepthook)
-    names = ["", "pulsar_relay", "actors", "tornado.access"]
+    names = ["", "pulsar_relay", "actors", "tornado.access", "pulsar_relay.accounts.audit"]
     levels = {name: logging.getLogger(name).level for name in names}
     handlers = logging.getLogger().handlers[:]
     yield
