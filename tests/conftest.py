@@ -11,6 +11,7 @@ pytest_plugins = [
     "tests.workers",
     "tests.relays",
     "tests.commands",
+    "tests.predecessors",
     "tests.faults.disks",
     "tests.faults.preload",
     "tests.faults.proxy",

@@ -7,7 +7,7 @@ import io
 import random
 import time
 import tracemalloc
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from pulsar_relay.backup.records import TopicEnd
 from pulsar_relay.backup.restore import Restore, TopicsNotEmptyError
 from pulsar_relay.store import schema
 from pulsar_relay.store.copies import Copies
-from pulsar_relay.store.entries import message_id
+from pulsar_relay.store.entries import Entry, message_id
 from pulsar_relay.store.identity import Identity
 from pulsar_relay.store.restores import RESUMED_SECONDS, DisturbedError, Mode, Restores
 from tests.stores import OpenStore, in_loop, open_store
@@ -74,6 +74,11 @@ async def put_back(
     backup = BackupFile(_content(file))
     restores = Restores(store.client, backup.header.backup_id, mode, is_complete=is_complete)
     await Restore(restores, backup, steps or Steps()).run(mode)
+
+
+async def one_by_one(entries: Iterable[Entry]) -> AsyncIterator[Entry]:
+    for entry in entries:
+        yield entry
 
 
 def _content(file: Path) -> io.BytesIO:
@@ -349,7 +354,7 @@ async def test_a_restore_that_ends_right_behind_a_topic_knows_that_it_is_done(
         await make_backup(one, tmp_path / "f")
         backup = BackupFile(_content(tmp_path / "f"))
         restores = Restores(two.client, backup.header.backup_id, Mode.NEW, is_complete=False)
-        await restores.topic(backup.state("a"), "a", backup.entries("a"))
+        await restores.topic(backup.state("a"), "a", one_by_one(backup.entries("a")))
         await two.append("a", b"2")
         await put_back(two, tmp_path / "f")
         assert [message.payload for message in await two.all_messages("a")] == [b"1", b"2"]

@@ -18,7 +18,7 @@ from tests.commands import CommandLine, refusal
 COMMANDS = [
     *("serve", "publish", "subscribe", "topics"),
     *("tail", "trim", "consumers", "stats"),
-    *("valkey", "store", "doctor", "backup", "restore", "config"),
+    *("valkey", "store", "doctor", "backup", "restore", "migrate", "config"),
 ]
 
 

@@ -26,7 +26,7 @@ class PredecessorTarget:
     def __init__(self, directory: Path, placement: Placement, level: str) -> None:
         if level == "replica":
             raise CannotError("has no durability levels; its Valkey may have any")
-        python = _environment()
+        python = environment()
         self.valkey: BenchValkey | None = BenchValkey(directory, placement.store, level)
         self._valkey = self.valkey
         self.port = free_port()
@@ -89,7 +89,7 @@ class PredecessorTarget:
             return told
 
 
-def _environment() -> Path:
+def environment() -> Path:
     """Its Python, made on first use. Raises CannotError."""
     python = ENVIRONMENT / "bin" / "python"
     if (ENVIRONMENT / "made").exists():

@@ -5,7 +5,7 @@ One that was broken off goes on where it was when it is asked for again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from pulsar_relay.backup.backup import Progress, Summary
 from pulsar_relay.backup.backup_file import BackupFile
@@ -65,7 +65,7 @@ class _Entries:
         self._progress = progress
         self._told = 0
 
-    def __iter__(self) -> Iterator[Entry]:
+    async def __aiter__(self) -> AsyncIterator[Entry]:
         self._tell(-self._told)
         for count, entry in enumerate(self._backup.entries(self._topic), 1):
             yield entry

@@ -29,6 +29,7 @@ _SUMMARIES: Mapping[str, str] = MappingProxyType(
         "doctor": "Look at the store and the relay: what is wrong, and what to do.",
         "backup": "Write all topics and places to a file.",
         "restore": "Put them back.",
+        "migrate": "Copy what a server of pulsar-relay 0.2 keeps.",
         "config": "Show or check the configuration.",
     }
 )

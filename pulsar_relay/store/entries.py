@@ -75,7 +75,7 @@ def _message(
         payload,
         metadata,
         _whole_number(fields.get(b"expires_at")),
-        _time_or_none(fields.get(b"timestamp", b"")),
+        time_or_none(fields.get(b"timestamp", b"")),
     )
 
 
@@ -95,7 +95,7 @@ def _whole_number(text: bytes | None) -> int | None:
     return int(text) if text is not None and text.isdigit() else None
 
 
-def _time_or_none(text: bytes) -> str | None:
+def time_or_none(text: bytes) -> str | None:
     try:
         timestamp = text.decode("ascii")
         datetime.fromisoformat(timestamp)

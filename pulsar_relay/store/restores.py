@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
@@ -95,7 +95,7 @@ class Restores:
             and time.time() - int(seconds) < RESUMED_SECONDS
         )
 
-    async def topic(self, backup: TopicState, topic: str, entries: Iterable[Entry]) -> None:
+    async def topic(self, backup: TopicState, topic: str, entries: AsyncIterable[Entry]) -> None:
         """Put the topic in its place. `entries` are iterated again if it changes meanwhile.
 
         Raises NotEmptyError, DisturbedError.
@@ -131,11 +131,16 @@ class Restores:
         await self._client.command("ZADD", schema.CONSUMERS, 0, client_id)
 
     async def _merge(
-        self, topic: str, backup: TopicState, found: TopicState, entries: Iterable[Entry], staging: Staging
+        self,
+        topic: str,
+        backup: TopicState,
+        found: TopicState,
+        entries: AsyncIterable[Entry],
+        staging: Staging,
     ) -> bool:
         """False if the topic has changed so that it has to be done anew."""
-        rest = iter(entries)
-        pending = next(rest, None)
+        rest = aiter(entries)
+        pending = await anext(rest, None)
         oldest = None if pending is None else message_id(pending[0])
         oldest_there: MessageId | None = None
         try:
@@ -145,9 +150,9 @@ class Restores:
                     oldest_there = this if oldest_there is None else oldest_there
                     while pending is not None and message_id(pending[0]) < this:
                         await staging.add(pending)
-                        pending = next(rest, None)
+                        pending = await anext(rest, None)
                     if pending is not None and message_id(pending[0]) == this:
-                        pending = next(rest, None)
+                        pending = await anext(rest, None)
                     await staging.add(entry)
         except OvertakenError:
             return False

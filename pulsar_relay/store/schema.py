@@ -11,6 +11,7 @@
 |                                     |         | expired_from, expired_to: what expired before the oldest   |
 |                                     |         | broken: the next message begins a new history, above it    |
 |                                     |         | restored: by which backup, while that restore goes on      |
+|                                     |         | migrated: up to which id of its predecessor's stream       |
 | `{<stream key>}:idem:<scope>:<key>` | string  | `<digest> <first id> <count>` of an idempotent publish     |
 | `{<stream key>}:batch:<life>`       | string  | a worker's last batch and its reply, should that get lost  |
 | `{<stream key>}:restore`            | stream  | what will take the place of the stream; expires            |
@@ -58,6 +59,7 @@ CONSUMERS = "relay:consumers"
 CLAIMS = "relay:clients"
 CLAIM_FIELD = ":claim"
 RESTORED_FIELD = "restored"
+MIGRATED_FIELD = "migrated"
 
 _NAME = rb"[A-Za-z0-9_-]{1,255}(?:/[A-Za-z0-9_-]{1,255})?"
 _TOPIC = re.compile(_NAME)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterable
 
 from pulsar_relay.store import schema
 from pulsar_relay.store.client import Client
@@ -34,9 +34,9 @@ class Staging:
         if len(self._waiting) >= ENTRIES_AT_ONCE or self._waiting_bytes >= BYTES_AT_ONCE:
             await self.flush()
 
-    async def add_all(self, entries: Iterable[Entry]) -> None:
+    async def add_all(self, entries: AsyncIterable[Entry]) -> None:
         """Returns when all are there."""
-        for entry in entries:
+        async for entry in entries:
             await self.add(entry)
         await self.flush()
 
