@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pulsar_relay.accounts import schema as accounts
 from pulsar_relay.cli.migrate import valkey_at
 from pulsar_relay.store import schema
 from tests.commands import CommandLine
@@ -81,6 +82,17 @@ def test_what_is_left_out_is_told_and_all_of_it_by_a_dry_run(server: RealValkey,
     assert dry.errors.count("was deleted") == 30
     done = line.run("migrate", *at(server))
     assert done.code == 0 and done.errors.count("was deleted") == 20 and "10 more" in done.errors
+
+
+def test_a_name_that_is_somebody_elses_here_is_told_with_the_cure(
+    server: RealValkey, line: CommandLine
+) -> None:
+    server.command("HSET", accounts.NAMES, "galaxy", "another-id")
+    for options in (("--dry-run",), ()):
+        done = line.run("migrate", *at(server), *options)
+        assert done.code == 0 and "user galaxy its name is somebody else's here: delete" in done.errors
+    server.command("HDEL", accounts.NAMES, "galaxy")
+    assert "users taken over: 1" in line.run("migrate", *at(server)).text
 
 
 @pytest.mark.parametrize(

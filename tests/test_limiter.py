@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from pulsar_relay.limits.limiter import FAILS_OPEN, Limiter, address, user
 from pulsar_relay.settings import LimitSettings, ValkeySettings
 from pulsar_relay.store.client import make_client
 from tests.stores import Where, in_loop, open_store
+from tests.valkeys import RealValkey
 
 
 @asynccontextmanager
@@ -153,7 +154,23 @@ async def test_what_people_type_as_their_name_is_in_no_key_and_expires(valkey: s
             assert keys and all(len(key) < 100 and client.pttl(key) > 0 for key in keys)
 
 
-# Without Valkey
+# Without room in Valkey, and without Valkey
+
+
+@in_loop
+async def test_a_store_that_is_full_still_counts_so_that_an_operator_can_log_in(
+    make_valkey: Callable[..., RealValkey],
+) -> None:
+    server = make_valkey().start()
+    async with open_limiter(server.socket_path) as limiter:
+        await limiter.admit("login", "user:x")
+        server.config("maxmemory", "1")
+        who = user(somebody())
+        for _ in range(5):
+            assert await limiter.admit("login", who)
+        assert (await refusal(limiter.admit("login", who))).code == "rate_limited"
+        await limiter.note_password("x", "192.0.2.1", is_right=False)
+        assert await limiter.polls.take(who)
 
 
 @in_loop

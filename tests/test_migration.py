@@ -19,6 +19,7 @@ from pulsar_relay.settings import ValkeySettings
 from pulsar_relay.store import schema
 from pulsar_relay.store.client import make_client
 from tests.accounts import cheap_passwords, nothing, now_ms
+from tests.clusters import ValkeyCluster
 from tests.commands import CommandLine
 from tests.predecessors import ADMIN, PASSWORD, Predecessor
 from tests.stores import OpenStore, in_loop, open_store
@@ -142,6 +143,18 @@ async def test_what_is_repeated_copies_what_is_new_and_nothing_twice(
         assert len(messages) == 301
         assert messages[-1].prev == messages[-2].id
         assert target.command("HGET", schema.meta(name), "epoch") == epoch
+
+
+@in_loop
+async def test_into_a_cluster_too(source: RealValkey, valkey_cluster: ValkeyCluster) -> None:
+    add_user(source)
+    for name in ("a", "b", "c", "d"):
+        add_topic(source, name, 30)
+    async with open_store(source.socket_path) as one, open_store(valkey_cluster) as two:
+        assert await migrate(one, two) == 120
+        assert await migrate(one, two) == 0
+        for name in ("a", "b", "c", "d"):
+            assert len(await two.all_messages(f"{OWNER}/{name}")) == 30
 
 
 @in_loop

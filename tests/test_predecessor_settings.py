@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from pulsar_relay.config import ConfigError, Configuration, load
 from pulsar_relay.keys import KEYS, secrets_in
 from pulsar_relay.predecessor.names import NAMES
 from tests.commands import CommandLine
+from tests.relays import RelayProcess
 
 MIGRATING = Path(__file__).resolve().parent.parent / "docs" / "migrating.md"
 SECRET = "w3BzqD0tZtU7o5oC1mYb2V5e6s8Xf9Hk"
@@ -301,6 +303,33 @@ def test_with_its_memory_backend_the_embedded_server_is_used_and_valkey_is_not()
         assert any("PULSAR_VALKEY_HOST: has no effect" in notice for notice in configuration.notices)
 
 
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"PULSAR_VALKEY_CA_PATH": "/ca", "PULSAR_VALKEY_USE_TLS": "false"},
+        {"PULSAR_VALKEY_CA_PATH": "/ca"},
+        {"PULSAR_BOOTSTRAP_ADMIN_USERNAME": "admin", "PULSAR_BOOTSTRAP_ADMIN_PASSWORD": ""},
+        {"PULSAR_BOOTSTRAP_ADMIN_PASSWORD": "a password"},
+    ],
+)
+def test_what_meant_nothing_without_another_means_nothing_here_and_is_told(variables: dict[str, str]) -> None:
+    configuration = loaded({**PLAIN, **variables})
+    given = [variable for variable, value in variables.items() if value not in ("", "false")]
+    assert [notice.partition(":")[0] for notice in configuration.notices] == [
+        f"environment {variable}" for variable in given
+    ]
+    assert configuration.settings.valkey.tls_ca is None
+    assert configuration.settings.auth.bootstrap_password is None
+
+
+def test_larger_bodies_than_ours_usually_are_have_room_to_wait_in() -> None:
+    settings = loaded({**PLAIN, "PULSAR_MAX_BODY_BYTES": str(200 * 1024 * 1024)}).settings
+    assert settings.topic.pending_max_bytes == settings.server.max_body_bytes == 200 * 1024 * 1024
+    Path("config.yaml").write_text("topic: {pending_max_bytes: 1GiB}")
+    settings = loaded({**PLAIN, "PULSAR_MAX_BODY_BYTES": str(200 * 1024 * 1024)}).settings
+    assert settings.topic.pending_max_bytes == 1 << 30
+
+
 def test_its_log_level_has_effect() -> None:
     assert loaded({**PLAIN, "PULSAR_LOG_LEVEL": "error"}).settings.log.level == "error"
 
@@ -309,3 +338,18 @@ def test_its_log_level_has_effect() -> None:
 def test_the_command_line_tells_what_differs(command_line: CommandLine, command: tuple[str, ...]) -> None:
     done = command_line.run(*command, variables={**PLAIN, "PULSAR_WS_IDLE_SECONDS": "60"})
     assert done.code == 0 and "PULSAR_WS_IDLE_SECONDS: has no effect: " in done.errors
+
+
+def test_a_relay_that_starts_tells_what_differs_a_line_each(
+    make_relay_process: Callable[..., RelayProcess],
+) -> None:
+    variables = {
+        "RELAY_AUTH_MODE": "none",
+        "PULSAR_JWT_SECRET_KEY": SECRET,
+        "PULSAR_WS_IDLE_SECONDS": "60",
+        "PULSAR_VALKY_HOST": "x",
+    }
+    relay = make_relay_process(variables=variables).start()
+    told = [text for text in relay.messages if "PULSAR_" in text]
+    assert len(told) == 2 and SECRET not in relay.log
+    relay.stop()

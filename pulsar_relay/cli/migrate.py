@@ -79,9 +79,9 @@ def migrate(
     """Copy topics with their messages, users, sessions and logged-out tokens of a pulsar-relay 0.2 server to
     this relay's store, with the ids they have. The server's data is only read.
 
-    Takes the options of `serve`. Stop the old server first, start the relay afterwards: clients go on with
-    the cursors and tokens they have. It may be repeated: what is there is left as it is, and what was broken
-    off goes on.
+    Takes the options of `serve`. Stop the old server first, start the relay afterwards: clients go on
+    with the cursors, passwords and refresh tokens they have. It may be repeated: what is there is left as
+    it is, and what was broken off goes on.
 
     \b
     Examples:
@@ -99,6 +99,7 @@ def migrate(
             people = PeopleMigration(Source(client), _imports(target, passwords, settings.auth), target)
             plan, persons = await topics.plan(), await people.plan()
             if is_dry:
+                persons.left_out += await people.conflicts(persons)
                 return Outcome(plan, persons)
             # Users first: nobody else's sessions can be taken over.
             taken = await people.run(persons, time.time())

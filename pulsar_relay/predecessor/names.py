@@ -24,7 +24,8 @@ class Name:
     """`key` is the relay's setting that takes its value; None if none does, and then `note` says why.
 
     `unit`: what its whole numbers count. `may_be_empty`: nothing means none, as it did. `is_list`: its values
-    are JSON lists. `note` is told whenever it is given, `judge` tells it of certain values only.
+    are JSON lists. `needs` is another name without which it means nothing, as it did. `note` is told whenever
+    it is given, `judge` tells it of certain values only.
     """
 
     key: str | None
@@ -32,6 +33,7 @@ class Name:
     unit: str = ""
     may_be_empty: bool = False
     is_list: bool = False
+    needs: str | None = None
     judge: Callable[[str], str | None] | None = None
 
 
@@ -63,6 +65,7 @@ NAMES: Mapping[str, Name] = MappingProxyType(
             "valkey.tls_ca",
             "had no effect before; now Valkey's certificate must be signed by one of these",
             may_be_empty=True,
+            needs="valkey_use_tls",
         ),
         "persistent_tier_retention": Name(
             "storage.persistent_tier_retention",
@@ -97,8 +100,12 @@ NAMES: Mapping[str, Name] = MappingProxyType(
         "oidc.base_url": Name("oidc.base_url", may_be_empty=True),
         "oidc.default_permissions": Name("oidc.default_permissions", is_list=True),
         "oidc.state_ttl_seconds": Name("oidc.state_ttl", unit="s"),
-        "bootstrap_admin_username": Name("auth.bootstrap_username", may_be_empty=True),
-        "bootstrap_admin_password": Name("auth.bootstrap_password", may_be_empty=True),
+        "bootstrap_admin_username": Name(
+            "auth.bootstrap_username", may_be_empty=True, needs="bootstrap_admin_password"
+        ),
+        "bootstrap_admin_password": Name(
+            "auth.bootstrap_password", may_be_empty=True, needs="bootstrap_admin_username"
+        ),
         "bootstrap_admin_email": Name("auth.bootstrap_email", may_be_empty=True),
         "rate_limit_storage_uri": Name(
             None, "limits are kept in the relay's own Valkey, and all workers share them"

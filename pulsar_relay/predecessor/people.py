@@ -25,7 +25,7 @@ from pulsar_relay.store.link import Word
 PASSWORD_LOGIN = "password-login"  # noqa: S105 - it is what a login by password is called
 BEFORE = frozenset({"before"})
 NOT_TAKEN = {
-    "name": "its name is somebody else's here",
+    "name": "its name is somebody else's here: delete that user, and repeat this",
     "identity": "it signs in as somebody else does here",
     "no user": "its user is not here",
     "inactive": "its user's account is closed",
@@ -84,6 +84,18 @@ class PeopleMigration:
         people.sessions = [session for session in sessions if session.user_id in ids]
         people.denied = dict(await self._source.denied_tokens())
         return people
+
+    async def conflicts(self, people: People) -> list[LeftOut]:
+        """Whom `run` would leave out, as their names are others' here."""
+        found = []
+        for user in people.users:
+            holder = await self._target.command("HGET", schema.NAMES, user.username)
+            mark = f"user:{user.user_id}"
+            if holder is None or holder.decode() == user.user_id:
+                continue
+            if not await self._target.command("SISMEMBER", schema.IMPORTED, mark):
+                found.append(LeftOut(f"user {user.username}", NOT_TAKEN["name"]))
+        return found
 
     async def run(self, people: People, now: float) -> Taken:
         """May be repeated: who was taken over is left as they are now. `now` in Unix seconds."""

@@ -16,6 +16,8 @@ from pulsar_relay.predecessor.told import Leaf, Told
 
 _BACKEND = "storage_backend"
 _OF_EXTERNAL_VALKEY = "valkey_"
+_NOTHING = frozenset({"", "false", "f", "no", "n", "off", "0"})
+_USUAL_PENDING_BYTES = 64 * 1024 * 1024
 _UNITS = {"s": "of seconds", "m": "of minutes", "d": "of days"}
 _SWITCHES = frozenset({"valkey.tls", "oidc.enabled"})
 _SWITCH_WORDS = {"t": "true", "y": "yes", "f": "false", "n": "no"}
@@ -58,10 +60,17 @@ class Translation:
                     f"{one.origin}: has no effect, as {_BACKEND} is memory; the relay's embedded server "
                     "keeps the messages"
                 )
+            elif name.needs is not None and one.value and not self._says(name.needs):
+                self.notices.append(f"{one.origin}: has no effect without {name.needs}")
             else:
                 self._translate_one(one, name, target)
         self._translate_providers()
         self._imply(is_external, said)
+
+    def _says(self, name: str) -> bool:
+        """Whether it is given, and is neither off nor empty."""
+        one, _ = self._told.get((name,), (None, None))
+        return one is not None and str(one.value or "").lower() not in _NOTHING
 
     def _translate_one(self, one: Told, name: Name, target: list[Given]) -> None:
         if name.key is None:
@@ -125,6 +134,11 @@ class Translation:
     def _imply(self, is_external: bool, said: Collection[str]) -> None:
         first, _ = next(iter(self._told.values()))
         self.implied.append(Given("auth.mode", "accounts", first.origin))
+        body, _ = self._told.get(("max_body_bytes",), (None, None))
+        size = "" if body is None else str(body.value)
+        if body is not None and size.isascii() and size.isdigit() and int(size) > _USUAL_PENDING_BYTES:
+            # Bodies that large were taken: there must be room for them.
+            self.implied.append(Given("topic.pending_max_bytes", size, body.origin))
         is_elsewhere = ("valkey_host",) in self._told or {"valkey.mode", "valkey.unix_socket"} & set(said)
         if is_external and not is_elsewhere:
             backend, _ = self._told[(_BACKEND,)]
