@@ -192,6 +192,17 @@ async def test_a_hand_that_writes_nonsense_is_a_damaged_store(where: Where) -> N
         assert await code_of(users.find(made.user_id)) == "store_damaged"
 
 
+@in_loop
+async def test_a_change_is_as_durable_as_an_append_when_it_is_answered(valkey: str) -> None:
+    passwords = cheap_passwords()
+    hasty = {"command_timeout_seconds": 0.2}
+    async with open_store(valkey, replicas=1, valkey=hasty) as opened:
+        users = Users(opened.client, passwords, now_ms, nothing)
+        # There is no replica that could confirm it.
+        assert await code_of(users.create(NewUser("galaxy"))) == "store_not_replicated"
+    passwords.close()
+
+
 def test_accounts_survive_a_harness_that_deletes_all_keys_but_those_of_users(valkey: str) -> None:
     @in_loop
     async def make() -> None:

@@ -56,7 +56,7 @@ class ApiKeys:
         keys = [schema.API_KEYS, schema.api_keys_of(user_id), schema.USERS, schema.CHANGES]
         args: list[Word] = [key.key_id, key.key_id, key.encode(), user_id, MOST_OF_A_USER]
         args += [KIND, schema.CHANGED, secrets.token_hex(8), ""]
-        reply = await self._put.run(self._client, keys, args)
+        reply = await self._put.run_as_append(self._client, keys, args)
         if reply == b"no user":
             raise RelayError("user_not_found")
         if reply == b"full":
@@ -83,7 +83,7 @@ class ApiKeys:
         """RelayError `api_key_not_found` if the user has no such key."""
         keys = [schema.API_KEYS, schema.api_keys_of(user_id), schema.CHANGES, schema.API_KEY_USES]
         args = [key_id, key_id, KIND, schema.CHANGED, secrets.token_hex(8), "*"]
-        if not await self._drop.run(self._client, keys, args):
+        if not await self._drop.run_as_append(self._client, keys, args):
             raise RelayError("api_key_not_found")
         await self._roster.settle()
 

@@ -27,5 +27,5 @@ class DeniedTokens:
         keys = [schema.DENIED, schema.CHANGES]
         forgotten = int(now) - KEPT_SECONDS
         args: list[Word] = [token.jti, token.expires_at, forgotten, schema.CHANGED, secrets.token_hex(8)]
-        await self._deny.run(self._client, keys, args)
+        await self._deny.run_as_append(self._client, keys, args)
         await self._roster.settle()

@@ -110,11 +110,13 @@ class Grants:
         if changed.is_empty:
             # No uses are kept of a grant: the fourth key is none's field.
             keys = [schema.GRANTS, owned, schema.CHANGES, schema.API_KEY_USES]
-            dropped: int = await self._drop.run(self._client, keys, [field, topic, KIND, *announced, before])
+            dropped: int = await self._drop.run_as_append(
+                self._client, keys, [field, topic, KIND, *announced, before]
+            )
             return dropped > 0
         args: list[Word] = [field, topic, changed.encode(), owner_id, MOST_TOPICS, KIND, *announced, before]
         keys = [schema.GRANTS, owned, schema.USERS, schema.CHANGES]
-        reply = await self._put.run(self._client, keys, args)
+        reply = await self._put.run_as_append(self._client, keys, args)
         if reply == b"no user":
             raise RelayError("user_not_found")
         if reply == b"full":

@@ -6,9 +6,11 @@ renamed away, deleted, or signed out here.
 
 from __future__ import annotations
 
+import uuid
+
 from pulsar_relay.accounts.passwords import check_foreign
 from pulsar_relay.accounts.sessions import ForeignSession, Sessions
-from pulsar_relay.accounts.user import User
+from pulsar_relay.accounts.user import PERMISSIONS, User
 from pulsar_relay.accounts.users import Users
 
 
@@ -21,10 +23,15 @@ class Imports:
 
     async def user(self, user: User, password_hash: str | None) -> str:
         """Make the user, under its own id. What became of it: `made`, `before`, or why not: `name` or
-        `identity` is somebody else's. ValueError for a hash that is none of argon2id, or too dear to verify.
+        `identity` is somebody else's. ValueError for an id that is no UUID, a permission that there is not,
+        and a hash that is none of argon2id, or too dear to verify.
 
         Names and addresses are taken as they are: they were good enough where they come from.
         """
+        if str(uuid.UUID(user.user_id)) != user.user_id:
+            raise ValueError("the user's id is not written as a UUID is")
+        if not set(PERMISSIONS).issuperset(user.permissions):
+            raise ValueError("the user has a permission that there is not")
         if password_hash is not None:
             check_foreign(password_hash)
         return await self._users.add(user, password_hash or "", is_import=True)

@@ -148,7 +148,7 @@ class Sessions:
         args: list[Word] = [jti, digest(shown), digest(self._secrets.make(jti, successor)), number, successor]
         args += [now_ms, now_ms + self._lifetime_ms, int(self._settings.refresh_grace_seconds * 1000), origin]
         keys = [schema.session(jti), schema.sessions(user_id), schema.spare(user_id)]
-        reply: Sequence[bytes] = await self._rotate.run(self._client, keys, args)
+        reply: Sequence[bytes] = await self._rotate.run_as_append(self._client, keys, args)
         return reply
 
     # Ending
@@ -180,8 +180,8 @@ class Sessions:
 
     async def _end(self, user_id: str, jti: str) -> None:
         await asyncio.gather(
-            self._client.command("ZREM", schema.sessions(user_id), jti),
-            self._client.command("ZREM", schema.spare(user_id), jti),
+            self._client.appends.call("ZREM", schema.sessions(user_id), jti),
+            self._client.appends.call("ZREM", schema.spare(user_id), jti),
         )
 
     async def _end_chain(self, jti: str) -> None:
@@ -257,7 +257,7 @@ class Sessions:
         most_spare = settings.max_spare_sessions_per_user if is_spare else ""
         args: list[Word] = [user_id, generation, jti, self._now_ms(), expires_at_ms]
         args += [settings.max_sessions_per_user, most_spare, mark, *fields]
-        reply: bytes = await self._open.run(self._client, keys, args)
+        reply: bytes = await self._open.run_as_append(self._client, keys, args)
         return reply
 
 

@@ -118,7 +118,7 @@ class Users:
             *(user.user_id, user.encode(), user.username, _identity(user), encoded, int(is_import)),
             *(schema.CHANGED, secrets.token_hex(8)),
         ]
-        reply: bytes = await self._create.run(self._client, keys, args)
+        reply: bytes = await self._create.run_as_append(self._client, keys, args)
         return reply.decode()
 
     async def patch(self, user_id: str, patch: UserPatch) -> User:
@@ -158,7 +158,7 @@ class Users:
                 *(user_id, text, user.username, _identity(user)),
                 *(schema.CHANGED, secrets.token_hex(8)),
             ]
-            return user if await self._delete.run(self._client, keys, args) else None
+            return user if await self._delete.run_as_append(self._client, keys, args) else None
 
         deleted = await self._until_done(user_id, attempt)
         await self._settle()
@@ -188,7 +188,7 @@ class Users:
             *(user_id, text, text if changed == user else changed.encode(), encoded, int(ends_sessions)),
             *(schema.CHANGED, secrets.token_hex(8)),
         ]
-        return bool(await self._change.run(self._client, keys, args))
+        return bool(await self._change.run_as_append(self._client, keys, args))
 
     # Signing in
 
@@ -198,15 +198,15 @@ class Users:
 
         Takes as long for a name that is nobody's, or that has no password.
         """
-        user = await self.find_by_name(username)
-        text = encoded = None
-        if user is not None:
-            # The user before the password: who changes that changes both, and notices if the user is another.
-            text = await self._client.command("HGET", schema.USERS, user.user_id)
-            encoded = await self._client.command("HGET", schema.PASSWORDS, user.user_id)
+        name = username.encode("utf-8", "replace")
+        # Of nobody the same is asked as of somebody.
+        user_id = await self._client.command("HGET", schema.NAMES, name) or b"nobody"
+        # The user before the password: who changes that changes both, and notices if the user is another.
+        text = await self._client.command("HGET", schema.USERS, user_id)
+        encoded = await self._client.command("HGET", schema.PASSWORDS, user_id)
         encoded_text = None if encoded is None else encoded.decode()
         matches = await self._passwords.verify(encoded_text, password)
-        if not matches or user is None or text is None or encoded_text is None:
+        if not matches or text is None or encoded_text is None:
             raise RelayError("wrong_password")
         user = _decoded(text)
         if not user.is_active:

@@ -151,6 +151,10 @@ class Script:
         """Run it; loads it first where the server has forgotten it (a restart, a failover, SCRIPT FLUSH)."""
         return await self._run(client, client.line, keys, args)
 
+    async def run_as_append(self, client: Client, keys: Sequence[str], args: Sequence[Word]) -> Any:
+        """The same for what must be as durable as an append when it is answered."""
+        return await self._run(client, client.appends, keys, args)
+
     async def run_for_page(self, client: Client, keys: Sequence[str], args: Sequence[Word]) -> Any:
         """The same for a script with a large answer."""
         return await self._run(client, client.pages, keys, args)
