@@ -28,14 +28,24 @@ class Imports:
 
         Names and addresses are taken as they are: they were good enough where they come from.
         """
-        if str(uuid.UUID(user.user_id)) != user.user_id:
+        if not _is_uuid(user.user_id):
             raise ValueError("the user's id is not written as a UUID is")
         if not set(PERMISSIONS).issuperset(user.permissions):
             raise ValueError("the user has a permission that there is not")
         if password_hash is not None:
-            check_foreign(password_hash)
+            try:
+                check_foreign(password_hash)
+            except ValueError as error:
+                raise ValueError(f"the hash of the password {error}") from None
         return await self._users.add(user, password_hash or "", is_import=True)
 
     async def session(self, foreign: ForeignSession) -> str:
         """See `Sessions.take_over`. Its user is to be imported before."""
         return await self._sessions.take_over(foreign)
+
+
+def _is_uuid(user_id: str) -> bool:
+    try:
+        return str(uuid.UUID(user_id)) == user_id
+    except ValueError:
+        return False

@@ -104,7 +104,7 @@ class PeopleMigration:
             try:
                 outcome = await self._imports.user(user, people.passwords.get(user.user_id))
             except ValueError as error:
-                taken.left_out.append(LeftOut(f"user {user.username}", f"the hash of the password {error}"))
+                taken.left_out.append(LeftOut(f"user {user.username}", str(error)))
                 continue
             taken.users += self._counted(taken, outcome, "made", f"user {user.username}")
         for session in people.sessions:
