@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import signal
@@ -16,7 +17,7 @@ import pytest
 import requests
 
 from benchmarks.processes import free_port
-from benchmarks.targets.predecessor import environment
+from benchmarks.targets.predecessor import ENVIRONMENT, environment
 from benchmarks.targets.target import CannotError
 from tests.valkeys import TIMEOUT_SCALE, RealValkey
 
@@ -27,10 +28,14 @@ START_SECONDS = 60.0 * TIMEOUT_SCALE
 @pytest.fixture(scope="session")
 def predecessor_python() -> Path:
     """Its Python; the test is skipped where it cannot be installed."""
-    try:
-        return environment()
-    except CannotError as error:
-        pytest.skip(f"pulsar-relay 0.2.1 {error}")
+    ENVIRONMENT.parent.mkdir(exist_ok=True)
+    with (ENVIRONMENT.parent / "predecessor.lock").open("w") as lock:
+        # Tests run in several processes, and one makes it.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            return environment()
+        except CannotError as error:
+            pytest.skip(f"pulsar-relay 0.2.1 {error}")
 
 
 class Predecessor:

@@ -216,3 +216,20 @@ async def test_without_valkey_a_class_that_fails_closed_is_refused_as_the_store_
         with pytest.raises(StoreError):
             await allowances.take("u")
         await allowances.aclose()
+
+
+class BrokenBuckets(Buckets):
+    """A bug, not a Valkey that is away."""
+
+    async def take(self, name: str, rate: Rate, most: int, least: int) -> Taken:
+        raise ZeroDivisionError
+
+
+@in_loop
+async def test_a_bug_ends_the_request_and_does_not_keep_it_for_ever(tmp_path: Path) -> None:
+    async with buckets_nowhere(tmp_path) as nowhere:
+        allowances = Allowances(BrokenBuckets(nowhere._client), "publish", FAST, fails_open=True, now=Clock())
+        takes = [allowances.take("u") for _ in range(3 * slice_of(FAST))]
+        outcomes = await asyncio.gather(*takes, return_exceptions=True)
+        assert isinstance(outcomes[-1], ZeroDivisionError)
+        await allowances.aclose()

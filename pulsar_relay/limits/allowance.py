@@ -95,7 +95,10 @@ class Allowances:
             if one.tokens - cost >= -self._slice:
                 break
             # All that may be lent is: wait for what is under way, as all others who come now do.
-            await asyncio.wait((self._refilling(who, one),))
+            refilling = self._refilling(who, one)
+            await asyncio.wait((refilling,))
+            if not refilling.cancelled():
+                refilling.result()
         one.tokens -= cost
         if one.tokens <= self._slice // 2:
             self._refilling(who, one)

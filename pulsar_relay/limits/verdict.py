@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """`limit` is what may be asked for at once, `remaining` what of it is left, as far as this worker knows;
     `reset_seconds` the time until all of it is there again; `retry_after_seconds` the time until the same
     request is allowed, 0 where it is.
