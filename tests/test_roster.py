@@ -324,3 +324,15 @@ async def test_a_full_store_still_takes_away(make_valkey: Callable[..., RealValk
             assert not one.roster.users[users[0].user_id].is_active
             assert not one.roster.api_keys
             assert one.roster.denied
+
+
+@in_loop
+async def test_reading_everything_may_take_its_time(where: Where) -> None:
+    """What confirms is the question that comes after it."""
+    async with open_roster(where, starts=False) as one:
+        user = await one.users.create(NewUser("galaxy"))
+        await one.store.client.command("DEL", schema.CHANGES)
+        one.roster.listen(lambda: setattr(one.clock, "now", one.clock.now + 60))
+        await one.roster.refresh()
+        assert one.roster.users == {user.user_id: user}
+        assert one.roster.is_confirmed

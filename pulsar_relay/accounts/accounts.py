@@ -90,8 +90,7 @@ class Accounts:
         return int(self._now() * 1000)
 
     def start(self) -> None:
-        """Returns at once: until the roster is read, and while the store is away, everybody is answered 503.
-        """
+        """Returns at once: until the roster is read, or while the store is away, all are answered 503."""
         self.roster.start()
         self._begin(self._store_uses(), "uses of API keys")
         if self._settings.bootstrap_username is not None:

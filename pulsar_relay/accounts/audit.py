@@ -153,8 +153,7 @@ class AuditTopic(Protocol):
 
 
 class AuditLog:
-    """The one writer of audit records: to the log, whatever level that has, and to a topic if there is one.
-    """
+    """The one writer of audit records: to the log, whatever its level, and to a topic if there is one."""
 
     def __init__(self, now_ms: Callable[[], int], topic: AuditTopic | None = None) -> None:
         self._now_ms = now_ms

@@ -57,7 +57,7 @@ class Roster:
         self.grants: dict[str, Grant] = {}
         """By `<owner id>/<topic>`."""
         self._position: tuple[bytes, bytes] | None = None
-        self._confirmed_at = float("-inf")
+        self._confirmed_at = self._asked_at = float("-inf")
         self._forgotten_at = float("-inf")
         self._turn = asyncio.Lock()
         self._hinted = asyncio.Event()
@@ -105,12 +105,11 @@ class Roster:
         async with self._turn:
             if self._confirmed_at > called_at:
                 return  # a question that left after the call was answered while it waited for its turn
-            begun_at = self._clock()
             if self._position is None or not await self._follow():
                 await self._read_anew()
                 while not await self._follow():
                     await self._read_anew()
-            self._confirmed_at = begun_at
+            self._confirmed_at = self._asked_at
 
     async def _run(self) -> None:
         while True:
@@ -137,6 +136,7 @@ class Roster:
         """False if it must be read anew."""
         assert self._position is not None
         while True:
+            self._asked_at = self._clock()
             args: list[Word] = [*self._position, CHANGES_AT_ONCE]
             reply = await self._changes.run(self._client, _KEYS, args)
             if reply is None:
