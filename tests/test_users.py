@@ -101,7 +101,9 @@ async def test_a_wrong_name_a_wrong_password_and_no_password_at_all_are_refused_
     async with open_users(where) as users:
         await users.create(NewUser("galaxy"), "its password")
         await users.create(NewUser("federated", federated=FederatedIdentity("https://i", "s")))
-        for name, password in (("galaxy", "other"), ("nobody", "its password"), ("federated", "")):
+        await users.create(NewUser("lone ?"), "its password")
+        wrong = [("galaxy", "other"), ("nobody", "its password"), ("federated", "")]
+        for name, password in [*wrong, ("lone \ud800", "its password")]:
             assert await refusal(users.check_password(name, password)) == "wrong_password"
 
 
@@ -125,6 +127,25 @@ async def test_a_password_of_older_parameters_is_hashed_anew_at_a_login_and_ends
         assert await users.check_password("galaxy", "its password") == made
         encoded = await opened.client.command("HGET", schema.PASSWORDS, made.user_id)
         assert argon2.extract_parameters(encoded.decode()).memory_cost == 8
+        assert await users.check_password("galaxy", "its password") == made
+
+
+class Hasty(Passwords):
+    """Has no time for more than to verify."""
+
+    async def hash(self, password: str) -> str:
+        raise RelayError("overloaded")
+
+
+@in_loop
+async def test_a_login_succeeds_also_where_nobody_has_time_to_hash_anew(where: Where) -> None:
+    old = Passwords(argon2.PasswordHasher(time_cost=2, memory_cost=16, parallelism=1))
+    async with open_users(where, old) as users:
+        made = await users.create(NewUser("galaxy"), "its password")
+    hasty = Hasty(argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+    async with open_users(where, hasty) as users:
+        assert await users.check_password("galaxy", "its password") == made
+    async with open_users(where) as users:
         assert await users.check_password("galaxy", "its password") == made
 
 

@@ -6,6 +6,7 @@ the same time both hold, and what was read a while ago is never written back.
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from pulsar_relay.accounts.user import UNSET, FederatedIdentity, NewUser, User, 
 from pulsar_relay.errors import RelayError
 from pulsar_relay.store.client import Client, Script
 from pulsar_relay.store.link import Word
+
+logger = logging.getLogger(__name__)
 
 ATTEMPTS = 20
 """How often a change is made again; each time somebody else's was made."""
@@ -198,7 +201,7 @@ class Users:
 
         Takes as long for a name that is nobody's, or that has no password.
         """
-        name = username.encode("utf-8", "replace")
+        name = username.encode("utf-8", "surrogatepass")
         # Of nobody the same is asked as of somebody.
         user_id = await self._client.command("HGET", schema.NAMES, name) or b"nobody"
         # The user before the password: who changes that changes both, and notices if the user is another.
@@ -212,9 +215,16 @@ class Users:
         if not user.is_active:
             raise RelayError("user_inactive")
         if self._passwords.is_outdated(encoded_text):
-            anew = await self._passwords.hash(password)
-            await self._write(user, text, user, anew, ends_sessions=False)
+            await self._hash_anew(user, text, password)
         return user
+
+    async def _hash_anew(self, user: User, text: bytes, password: str) -> None:
+        """Where it cannot be done now, the next login does it."""
+        try:
+            encoded = await self._passwords.hash(password)
+            await self._write(user, text, user, encoded, ends_sessions=False)
+        except (RelayError, StoreError) as error:
+            logger.info("accounts: a password is not hashed anew yet (%s)", error.code)
 
 
 def _check_password(password: str) -> None:
