@@ -14,9 +14,10 @@ from marshmallow import fields
 from pulsar_relay import __version__, answers, frames, schemas
 from pulsar_relay.api_page import PAGE_POLICY as PAGE_POLICY
 from pulsar_relay.api_page import page as page
-from pulsar_relay.errors import ERRORS, ErrorKind
+from pulsar_relay.errors import ERRORS, ErrorKind, RelayError, body
 from pulsar_relay.fields import TOPIC_NAME
-from pulsar_relay.operations import Header, Operation, Reply, operations
+from pulsar_relay.operation import Header, Operation, Reply
+from pulsar_relay.operations import operations
 from pulsar_relay.settings import Settings
 
 OPENAPI_VERSION = "3.1.0"
@@ -118,9 +119,7 @@ def _described(schema: Any) -> dict[str, Any]:
 
 
 def _example(kind: ErrorKind) -> dict[str, Any]:
-    message = kind.message
-    value = {"error": kind.code, "message": message, "detail": message, "retry": kind.is_retryable}
-    return {"summary": message, "value": value}
+    return {"summary": kind.message, "value": msgspec.json.decode(body(RelayError(kind.code)))}
 
 
 def _reference(name: str) -> dict[str, str]:

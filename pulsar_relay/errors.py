@@ -54,6 +54,11 @@ _ROWS: tuple[tuple[str, int | None, int | None, int | None, str], ...] = (
         "The request line and headers are larger than this relay accepts."),
     ("bad_request", 400, None, None,
         "This request cannot be understood."),
+    ("host_not_allowed", 400, None, None,
+        "This relay is not asked by that name; its setting `server.allowed_hosts` lists the names it has."),
+    ("origin_not_allowed", 403, None, None,
+        "Pages of that origin may not use this relay; its setting `server.allowed_origins` lists those that "
+        "may."),
     ("request_timeout", 408, None, 1,
         "The request did not arrive in time. Send it again, without pauses."),
 
@@ -112,6 +117,8 @@ _ROWS: tuple[tuple[str, int | None, int | None, int | None, str], ...] = (
         "The account, or the API key, has no permission for this."),
     ("key_out_of_scope", 403, 4009, None,
         "The API key is not for this topic."),
+    ("login_required", 403, None, None,
+        "An API key cannot do this. Sign in with a password or a browser."),
     ("own_account", 400, None, None,
         "Admins do not delete their own account."),
     ("user_exists", 400, None, None,
@@ -232,6 +239,23 @@ _ROWS: tuple[tuple[str, int | None, int | None, int | None, str], ...] = (
 )
 # fmt: on
 
+_FORMER_WORDS: Mapping[str, str] = MappingProxyType(
+    {
+        "unauthenticated": "Not authenticated",
+        "invalid_token": "Invalid or expired token",
+        "token_expired": "Invalid or expired token",
+        "token_revoked": "Token has been revoked",
+        "user_unknown": "User not found",
+        "user_inactive": "User is inactive",
+        "wrong_password": "Incorrect username or password",
+        "invalid_refresh_token": "invalid refresh token",
+        "malformed_refresh_token": "malformed refresh token",
+        "own_account": "Cannot delete your own user account",
+        "session_not_found": "session not found",
+    }
+)
+"""What the older relay said in `detail`, where somebody may have written a program that compares it."""
+
 ERRORS: Mapping[str, ErrorKind] = MappingProxyType({row[0]: ErrorKind(*row) for row in _ROWS})
 """Every error there is, by its code."""
 
@@ -256,7 +280,8 @@ class RelayError(Exception):
     """A request was not carried out; `code` is a row of the table (KeyError otherwise).
 
     `detail` adds to the row's text and is shown to the client; `errors` are the fields of a request that is
-    not valid; `headers` are the answer's, besides or instead of what the row says.
+    not valid; `headers` are the answer's, besides or instead of what the row says; `former` is what the older
+    relay said, where that named what was asked for.
     """
 
     def __init__(
@@ -266,8 +291,10 @@ class RelayError(Exception):
         errors: Iterable[FieldError] = (),
         *,
         headers: Mapping[str, str] = MappingProxyType({}),
+        former: str | None = None,
     ) -> None:
         self.kind = ERRORS[code]
+        self.former = former or _FORMER_WORDS.get(code)
         self.detail = detail
         self.headers = headers
         self.errors: Sequence[FieldError] = tuple(errors)
@@ -276,6 +303,16 @@ class RelayError(Exception):
     @property
     def code(self) -> str:
         return self.kind.code
+
+    def with_headers(self, headers: Mapping[str, str]) -> RelayError:
+        """The same, with these headers on the answer, too."""
+        return RelayError(
+            self.code,
+            self.detail,
+            self.errors,
+            headers={**headers, **self.headers},
+            former=self.former,
+        )
 
     @property
     def message(self) -> str:
@@ -292,14 +329,14 @@ def body(error: RelayError) -> bytes:
     """The JSON text that tells of `error`, the same shape at every address.
 
     `detail` is where clients written for the older relay look: a list of fields for a request that is not
-    valid, else a text.
+    valid, else a text, where possible the one they know.
     """
     message = error.message
     return msgspec.json.encode(
         {
             "error": error.code,
             "message": message,
-            "detail": error.details or message,
+            "detail": error.details or error.former or message,
             "retry": error.kind.is_retryable,
         }
     )

@@ -5,78 +5,17 @@ The API document is made from this list, and the routes are held to it by a test
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 from pulsar_relay import answers, schemas
-from pulsar_relay.errors import ERRORS
+from pulsar_relay.operation import READ_BODY, STORE, Header, Operation, Reply
 from pulsar_relay.settings import Settings
 
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """A request header that an operation understands."""
-
-    name: str
-    description: str
-    example: str
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What an operation answers if all goes well. `schema` None: no body, or one that is not JSON. `is_list`:
-    an array of it.
-    """
-
-    description: str
-    schema: type[answers.Answer] | None = None
-    is_list: bool = False
-    media_type: str = "application/json"
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One address with its methods. In `path`, `{topic}`, `{client_id}` and `{file}` stand for such names.
-    `line`: each line of a body that is sent as NDJSON instead. `errors` are codes of the error table.
-    """
-
-    path: str
-    methods: tuple[str, ...]
-    tag: str
-    summary: str
-    description: str
-    replies: Mapping[int, Reply]
-    body: type[schemas.Request] | None = None
-    line: type[schemas.Request] | None = None
-    query: type[schemas.Request] | None = None
-    headers: tuple[Header, ...] = ()
-    errors: tuple[str, ...] = ()
-
-    @property
-    def all_errors(self) -> tuple[str, ...]:
-        return (*self.errors, *_EVERYWHERE)
-
-
-_EVERYWHERE = ("bad_request", "headers_too_large", "internal_error")
-_READ_BODY = (
-    "invalid_json",
-    "invalid_encoding",
-    "nested_too_deeply",
-    "invalid_request",
-    "unsupported_media_type",
-    "body_too_large",
-)
-_STORE = (
-    *(code for code, kind in ERRORS.items() if code.startswith("store_") and kind.status),
-    "shutting_down",
-)
 _PUBLISH = (
-    *_READ_BODY,
+    *READ_BODY,
     "idempotency_key_invalid",
     "idempotency_key_too_long",
     "idempotency_conflict",
     "overloaded",
-    *_STORE,
+    *STORE,
 )
 
 _IDEMPOTENCY_KEY = Header(
@@ -170,7 +109,7 @@ def _reading(settings: Settings) -> tuple[Operation, ...]:
             _POLL_DESCRIPTION,
             polled,
             body=schemas.poll_schema(settings.poll),
-            errors=(*_READ_BODY, "client_id_required", "taken_over", *_STORE),
+            errors=(*READ_BODY, "client_id_required", "taken_over", *STORE),
         ),
         Operation(
             "/api/v1/poll",
@@ -180,7 +119,7 @@ def _reading(settings: Settings) -> tuple[Operation, ...]:
             _POLL_DESCRIPTION,
             polled,
             query=schemas.poll_query_schema(settings.poll),
-            errors=("invalid_request", "client_id_required", "taken_over", *_STORE),
+            errors=("invalid_request", "client_id_required", "taken_over", *STORE),
         ),
         Operation(
             "/messages/poll/stats",
@@ -224,7 +163,7 @@ def _topics(settings: Settings) -> tuple[Operation, ...]:
             " one.",
             {200: Reply("One page of topics.", answers.TopicEntry, is_list=True)},
             query=schemas.TopicsQuery,
-            errors=("invalid_request", *_STORE),
+            errors=("invalid_request", *STORE),
         ),
         Operation(
             "/api/v1/topics",
@@ -234,7 +173,7 @@ def _topics(settings: Settings) -> tuple[Operation, ...]:
             "Only to say something of it before its first message, which would make it too.",
             {201: Reply("The topic.", answers.TopicAnswer)},
             body=schemas.NewTopic,
-            errors=("topic_exists", *_READ_BODY, *_STORE),
+            errors=("topic_exists", *READ_BODY, *STORE),
         ),
         Operation(
             "/api/v1/topics/{topic}",
@@ -245,7 +184,7 @@ def _topics(settings: Settings) -> tuple[Operation, ...]:
             "statistics, and with them what is "
             "stored of a topic of that name.",
             {200: Reply("The topic.", answers.TopicAnswer)},
-            errors=("topic_not_found", *_STORE),
+            errors=("topic_not_found", *STORE),
         ),
         Operation(
             "/api/v1/topics/{topic}",
@@ -256,7 +195,7 @@ def _topics(settings: Settings) -> tuple[Operation, ...]:
             "`storage.trim_interval`, on every worker.",
             {200: Reply("The topic.", answers.TopicAnswer)},
             body=schemas.TopicChange,
-            errors=("topic_not_found", *_READ_BODY, *_STORE),
+            errors=("topic_not_found", *READ_BODY, *STORE),
         ),
         Operation(
             "/api/v1/topics/{topic}",
@@ -265,7 +204,7 @@ def _topics(settings: Settings) -> tuple[Operation, ...]:
             "Delete a topic with its messages",
             "Its ids are never given again, so old cursors stay harmless if the topic is made anew.",
             {204: Reply("The topic and its messages are gone.")},
-            errors=("topic_not_found", *_STORE),
+            errors=("topic_not_found", *STORE),
         ),
         Operation(
             "/api/v1/topics/{topic}/messages",
@@ -276,7 +215,7 @@ def _topics(settings: Settings) -> tuple[Operation, ...]:
             "begins where the order begins.",
             {200: Reply("One page of messages.", answers.HistoryAnswer)},
             query=schemas.history_query_schema(settings.poll),
-            errors=("topic_not_found", "invalid_request", *_STORE),
+            errors=("topic_not_found", "invalid_request", *STORE),
         ),
         Operation(
             "/stats",
@@ -285,7 +224,7 @@ def _topics(settings: Settings) -> tuple[Operation, ...]:
             "Count topics and subscribers",
             "In the store, and in all workers of the host that answers.",
             {200: Reply("The counts.", answers.TopicsStatsAnswer)},
-            errors=_STORE,
+            errors=STORE,
         ),
     )
 
@@ -301,7 +240,7 @@ def _consumers(settings: Settings) -> tuple[Operation, ...]:
             ' with `rel="next"` leads to the next page, if there is one.',
             {200: Reply("One page of clients.", answers.ConsumerEntry, is_list=True)},
             query=schemas.ConsumersQuery,
-            errors=("invalid_request", *_STORE),
+            errors=("invalid_request", *STORE),
         ),
         Operation(
             "/api/v1/consumers/{client_id}",
@@ -310,7 +249,7 @@ def _consumers(settings: Settings) -> tuple[Operation, ...]:
             "Describe a named client",
             "What it acknowledged, how far it is behind, and what it has lost or is about to lose.",
             {200: Reply("The client.", answers.ConsumerAnswer)},
-            errors=("consumer_not_found", *_STORE),
+            errors=("consumer_not_found", *STORE),
         ),
         Operation(
             "/api/v1/consumers/{client_id}",
@@ -319,7 +258,7 @@ def _consumers(settings: Settings) -> tuple[Operation, ...]:
             "Forget a named client",
             "Its cursors are gone: should it come back, `acked` begins with the oldest message kept.",
             {204: Reply("Nothing is kept of it any more.")},
-            errors=("consumer_not_found", "consumer_connected", *_STORE),
+            errors=("consumer_not_found", "consumer_connected", *STORE),
         ),
         Operation(
             "/api/v1/consumers/{client_id}/ack",
@@ -330,7 +269,7 @@ def _consumers(settings: Settings) -> tuple[Operation, ...]:
             " an id that the topic has not given is refused.",
             {200: Reply("The cursors are stored.", answers.AcknowledgeAnswer)},
             body=schemas.acknowledge_schema(settings.subscriber.max_topics),
-            errors=(*_READ_BODY, "invalid_cursor", "ahead_of_stream", *_STORE),
+            errors=(*READ_BODY, "invalid_cursor", "ahead_of_stream", *STORE),
         ),
     )
 

@@ -53,7 +53,7 @@ def test_every_error_renders_to_the_one_shape(kind: ErrorKind) -> None:
     assert body == {
         "error": kind.code,
         "message": kind.message,
-        "detail": kind.message,
+        "detail": errors._FORMER_WORDS.get(kind.code, kind.message),
         "retry": kind.retry_after_seconds is not None,
     }
 
@@ -100,6 +100,15 @@ def test_a_detail_makes_the_text_precise() -> None:
         == body["detail"]
         == "The store cannot be reached at the moment. Try again. No answer for 5 s."
     )
+
+
+def test_what_the_older_relay_said_is_said_where_its_clients_look() -> None:
+    _, _, body = answer(RelayError("wrong_password"))
+    assert body["detail"] == "Incorrect username or password"
+    _, _, body = answer(RelayError("user_exists", former="Username 'a' already exists"))
+    assert body["detail"] == "Username 'a' already exists"
+    assert body["message"] == ERRORS["user_exists"].message
+    assert errors._FORMER_WORDS.keys() <= ERRORS.keys()
 
 
 def test_wrong_fields_are_listed_where_older_clients_look() -> None:

@@ -16,7 +16,7 @@ from websockets.sync.client import connect
 from pulsar_relay.web import front, stage
 from pulsar_relay.web.endpoint import Answer, Request
 from pulsar_relay.web.front import FrontServer
-from pulsar_relay.web.handler import PostEndpointHandler
+from pulsar_relay.web.handler import EndpointHandler
 from pulsar_relay.web.publish import PublishEndpoints
 from tests.conditions import WAIT_SECONDS, until
 from tests.quiet_logs import quiet_logs as quiet_logs
@@ -114,11 +114,11 @@ def test_a_storm_of_connections_beyond_the_cap_costs_no_more_than_its_answers(ma
 def test_a_handler_that_cannot_be_made_is_answered_500_and_logged_once(
     make_relay: MakeRelay, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, topic: str
 ) -> None:
-    def fail(self: PostEndpointHandler, **parts: object) -> None:
+    def fail(self: EndpointHandler, **parts: object) -> None:
         raise ZeroDivisionError("a secret")
 
     relay = make_relay()
-    monkeypatch.setattr(PostEndpointHandler, "initialize", fail)
+    monkeypatch.setattr(EndpointHandler, "initialize", fail)
     with RawConnection(relay.ports.api) as connection:
         answer = connection.request("POST", PATH, body_of(topic, 200), **UNUSUAL)
     assert (answer.status, answer.error) == (500, "internal_error")

@@ -108,7 +108,7 @@ def test_only_pages_of_the_relays_own_address_may_open_one(headers: dict[str, st
         return
     with pytest.raises(RelayError) as refused:
         refuse_unless_upgrade({**ASKED, **headers}, "HTTP/1.1")
-    assert refused.value.code == "bad_request"
+    assert refused.value.code == "origin_not_allowed"
 
 
 def test_the_answer_is_the_one_that_the_clients_key_asks_for() -> None:

@@ -49,12 +49,13 @@ def test_the_head_of_a_publish_is_read() -> None:
         headers={"content-type": "application/json; charset=utf-8", "idempotency-key": "ä b"},
         body_bytes=12,
         keeps_alive=True,
+        host="127.0.0.1:8080",
     )
 
 
 def test_a_head_without_more_than_a_host_is_read() -> None:
     data = head_of(HOST, first=b"GET /api/v1/poll HTTP/1.1\r\n")
-    assert read_head(data) == Head(b"GET /api/v1/poll", b"", {}, 0, keeps_alive=True)
+    assert read_head(data) == Head(b"GET /api/v1/poll", b"", {}, 0, keeps_alive=True, host="a")
 
 
 @pytest.mark.parametrize("value", [b"close", b"Close", b" CLOSE "])

@@ -19,6 +19,8 @@ ALLOWED = {
     "thespian": ("actors/", "pulsar_relay/relay.py"),
     "marshmallow": (
         "pulsar_relay/schemas.py",
+        "pulsar_relay/account_schemas.py",
+        "pulsar_relay/account_answers.py",
         "pulsar_relay/answers.py",
         "pulsar_relay/fields.py",
         "pulsar_relay/loading.py",

@@ -40,4 +40,5 @@ class Principal:
     def require(self, permission: str) -> None:
         """RelayError `permission_required` unless the principal has it."""
         if permission not in self.permissions:
-            raise RelayError("permission_required", f"Permission '{permission}' required.")
+            former = f"Permission '{permission}' required"
+            raise RelayError("permission_required", f"{former}.", former=former)

@@ -13,6 +13,7 @@ import msgspec
 
 from pulsar_relay.errors import FieldError, RelayError, render
 from pulsar_relay.loading import Query
+from pulsar_relay.web.gate import OPEN_GATE, Gate
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ class Request(msgspec.Struct, frozen=True):
     query: Query
     headers: Mapping[str, str]
     body: bytes
+    address: str = ""
 
     def plain_body(self) -> bytes:
         """The body as it was sent; a compressed one is refused by name."""
@@ -81,7 +83,7 @@ def refuse_encoding(content_encoding: str | None) -> None:
 
 
 class Route(msgspec.Struct, frozen=True):
-    """An endpoint and its address: `path` has at most one open part, written `{}`.
+    """An endpoint and its address: `path` has open parts, written `{}`; of those that `Endpoints` find, one.
 
     With `ends_with_client` it is cancelled when the client has gone; without, what was asked is carried out.
     """
@@ -103,11 +105,14 @@ def no_upgrade(head: bytes, unread: bytes) -> None:
 
 
 class Endpoints:
-    """Finds the route of a request line. What has none may be an `upgrade`."""
+    """Finds the route of a request line. What has none may be an `upgrade`. `gate` is what all pass first."""
 
-    def __init__(self, routes: Iterable[Route], upgrade: Upgrade = no_upgrade) -> None:
+    def __init__(
+        self, routes: Iterable[Route], upgrade: Upgrade = no_upgrade, gate: Gate = OPEN_GATE
+    ) -> None:
         self.routes = tuple(routes)
         self.upgrade = upgrade
+        self.gate = gate
         self._fixed: dict[bytes, Route] = {}
         self._open: list[tuple[re.Pattern[bytes], Route]] = []
         for route in self.routes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any
@@ -14,11 +15,11 @@ from tornado.web import HTTPError, RequestHandler
 
 from pulsar_relay.errors import RelayError, render
 from pulsar_relay.web.endpoint import HEADERS, Answer, Request, Route, refuse_encoding, respond
+from pulsar_relay.web.gate import METHODS, PREFLIGHT, Gate
 
 logger = logging.getLogger(__name__)
 
 _STATUS_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
-_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
 class ApiHandler(RequestHandler):
@@ -32,6 +33,31 @@ class ApiHandler(RequestHandler):
         # Answers hold what strangers published, at one moment.
         self.set_header("Cache-Control", "no-store")
         self.set_header("X-Content-Type-Options", "nosniff")
+        for name, value in self.gate.told_to_page(self.request.headers.get("Origin")):
+            self.set_header(name, value)
+
+    @property
+    def gate(self) -> Gate:
+        gate: Gate = self.application.settings["gate"]
+        return gate
+
+    @property
+    def client_address(self) -> str:
+        """Whose request it is, behind proxies too."""
+        gate = self.gate
+        return gate.address(self.request.remote_ip or "", self.request.headers.get_list(gate.proxies.header))
+
+    def options(self, *args: Any) -> None:
+        """What a browser asks before it lets a page of another origin ask more than links and forms can."""
+        headers = self.request.headers
+        if "Origin" not in headers or "Access-Control-Request-Method" not in headers:
+            raise HTTPError(405)
+        if not self.gate.admits_origin(headers["Origin"]):
+            raise RelayError("origin_not_allowed")
+        for name, value in PREFLIGHT.items():
+            self.set_header(name, value)
+        self.set_status(204)
+        self.finish()
 
     def compute_etag(self) -> str | None:
         # Answers are made for one client at one moment; hashing them would be work for nobody.
@@ -74,44 +100,50 @@ class ApiHandler(RequestHandler):
     def allowed_methods(cls) -> list[str]:
         return [
             method
-            for method in _METHODS
+            for method in METHODS
             if getattr(cls, method.lower()) is not getattr(RequestHandler, method.lower())
         ]
 
 
 class EndpointHandler(ApiHandler):
-    """An endpoint for requests that Tornado has read, since something about them is unusual."""
+    """Endpoints of one address, for requests that Tornado has read: of addresses that are asked seldom, and
+    where something about a request is unusual.
+    """
 
-    def initialize(self, route: Route) -> None:
-        self.route = route
+    def initialize(self, routes: Mapping[str, Route]) -> None:
+        self.routes = routes
         self.answering: asyncio.Task[Answer] | None = None
 
-    async def _respond(self, argument: str = "") -> None:
+    async def respond(self, *arguments: str) -> None:
         asked = self.request
+        assert asked.method is not None
         headers = {name: asked.headers[name] for name in HEADERS if name in asked.headers}
         request = Request(
-            f"{asked.method} {asked.path}", argument, asked.query_arguments, headers, asked.body
+            f"{asked.method} {asked.path}",
+            "/".join(arguments),
+            asked.query_arguments,
+            headers,
+            asked.body,
+            self.client_address,
         )
-        self.answering = asyncio.create_task(respond(self.route.endpoint, request))
+        self.answering = asyncio.create_task(respond(self.routes[asked.method].endpoint, request))
         with suppress(asyncio.CancelledError):
             answer = await self.answering
             for name, value in answer.headers.items():
                 self.set_header(name, value)
-            self.answer(answer.body, answer.status)
+            self.set_status(answer.status)
+            self.finish(answer.body or None)
 
     def on_connection_close(self) -> None:
-        if self.answering is not None and self.route.ends_with_client:
+        asked = self.request.method or ""
+        if self.answering is not None and self.routes[asked].ends_with_client:
             self.answering.cancel()
 
 
-class GetEndpointHandler(EndpointHandler):
-    async def get(self, argument: str = "") -> None:
-        await self._respond(argument)
-
-
-class PostEndpointHandler(EndpointHandler):
-    async def post(self, argument: str = "") -> None:
-        await self._respond(argument)
+def endpoint_handler(methods: Iterable[str]) -> type[EndpointHandler]:
+    """An `EndpointHandler` that knows just these methods."""
+    known = {method.lower(): EndpointHandler.respond for method in methods}
+    return type("EndpointHandler", (EndpointHandler,), known)
 
 
 class NotFoundHandler(ApiHandler):

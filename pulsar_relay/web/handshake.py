@@ -5,10 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 from pulsar_relay.errors import RelayError
+from pulsar_relay.web.gate import OPEN_GATE, Gate, Headers
 
 VERSION = "13"
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -19,10 +18,6 @@ _RESPONSE = (
     "Sec-WebSocket-Accept: %s\r\n"
     "%s\r\n"
 )
-
-
-Headers = Mapping[str, str]
-"""A request's headers, found by their names in lower case."""
 
 
 _HEADER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t -~\x80-\xff]*)")
@@ -46,7 +41,7 @@ def read_headers(head: bytes) -> Headers | None:
     return headers if _HOST.fullmatch(headers.get("host", "")) else None
 
 
-def refuse_unless_upgrade(headers: Headers, version: str) -> None:
+def refuse_unless_upgrade(headers: Headers, version: str, gate: Gate = OPEN_GATE) -> None:
     """RelayError unless a GET with these headers, in this version of HTTP, may become a WebSocket."""
     tokens = [token.strip().lower() for token in headers.get("connection", "").split(",")]
     if headers.get("upgrade", "").lower() != "websocket" or "upgrade" not in tokens:
@@ -55,26 +50,8 @@ def refuse_unless_upgrade(headers: Headers, version: str) -> None:
         raise RelayError("bad_request", f"The version of WebSocket spoken here is {VERSION}.")
     if not headers.get("sec-websocket-key", "") or version != "HTTP/1.1":
         raise RelayError("bad_request", "A WebSocket begins with HTTP/1.1 and a Sec-WebSocket-Key.")
-    if not _comes_from_here(headers):
-        raise RelayError(
-            "bad_request", "Browsers may open a WebSocket only from a page of the relay's own address."
-        )
-
-
-def _comes_from_here(headers: Headers) -> bool:
-    """False for a page of another site: its browser would lend it this user's way to the relay.
-
-    Browsers say so themselves, or name the page's address. Behind a proxy `Host` may be the relay's and not
-    the one that the browser knows; a page can set neither that nor `X-Forwarded-Host`.
-    """
-    site = headers.get("sec-fetch-site")
-    if site is not None:
-        return site in ("same-origin", "none")
-    origin = headers.get("origin")
-    if origin is None:
-        return True  # no browser
-    hosts = (headers.get("host", ""), headers.get("x-forwarded-host", ""))
-    return urlsplit(origin).netloc.lower() in {host.lower() for host in hosts if host}
+    if not gate.admits_page(headers):
+        raise RelayError("origin_not_allowed")
 
 
 def upgrade_response(headers: Headers) -> bytes:

@@ -32,14 +32,15 @@ _LENGTH = re.compile(rb"[0-9]{1,15}")
 
 _KEPT = {name.encode(): name for name in HEADERS}
 _JUDGED = frozenset((b"host", b"content-length", b"connection"))
-_STRANGE = frozenset((b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer"))
+_STRANGE = frozenset((b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer", b"origin"))
+"""What a page of another origin asks is Tornado's to judge, too."""
 
 
 class Head(msgspec.Struct, frozen=True):
     """`target` is the method and the path, a space between; `query` what follows the question mark.
 
     `body_bytes` is the length of the body that follows: what a POST announces, and 0 for a GET, which must
-    announce none.
+    announce none. `host` is what the `Host` header says.
     """
 
     target: bytes
@@ -47,6 +48,7 @@ class Head(msgspec.Struct, frozen=True):
     headers: Mapping[str, str]
     body_bytes: int
     keeps_alive: bool
+    host: str
 
 
 def read_head(data: bytes) -> Head | None:
@@ -78,15 +80,16 @@ def _read(data: bytes) -> Head | None:
     usual = (b"close",) if version == b"0" else (b"keep-alive", b"close")
     connection = judged.get(b"connection", usual[0]).lower()
     length = judged.get(b"content-length")
+    host = judged.get(b"host", b"")
     if (
         connection not in usual
-        or not _HOST.fullmatch(judged.get(b"host", b""))
+        or not _HOST.fullmatch(host)
         or (length is not None and not _LENGTH.fullmatch(length))
     ):
         return None
     if (length is None) is target.startswith(b"POST ") or (query and query.count(b"&") >= MOST_PARAMETERS):
         return None
-    return Head(target, query or b"", headers, int(length or 0), connection != b"close")
+    return Head(target, query or b"", headers, int(length or 0), connection != b"close", host.decode("ascii"))
 
 
 _remembered = lru_cache(maxsize=1024)(_read)

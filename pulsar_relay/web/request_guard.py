@@ -17,6 +17,7 @@ from tornado.http1connection import HTTP1Connection
 from pulsar_relay.errors import RelayError
 from pulsar_relay.settings import ServerSettings
 from pulsar_relay.web.connection import FAREWELL_BYTES, FAREWELL_SECONDS
+from pulsar_relay.web.endpoint import Endpoints
 from pulsar_relay.web.farewell import Farewells
 from pulsar_relay.web.response import bare_response
 from pulsar_relay.web.stage import Stage, heard_until
@@ -27,7 +28,8 @@ DRAINED_BYTES = 64 * 1024 * 1024
 """How much of a refused body is read and thrown away, so that the client, busy sending, gets to read the
 answer."""
 
-_FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+_FORM = "application/x-www-form-urlencoded"
+_FORMS = (_FORM, "multipart/form-data")
 
 
 class GuardedServer(Protocol):
@@ -35,6 +37,7 @@ class GuardedServer(Protocol):
 
     limits: ServerSettings
     farewells: Farewells
+    endpoints: Endpoints
 
 
 class RequestGuard(httputil.HTTPMessageDelegate):
@@ -81,6 +84,9 @@ class RequestGuard(httputil.HTTPMessageDelegate):
         self.stage = Stage.RECEIVING
         if _size(start_line, headers) > self._limits.max_header_bytes:
             self._part(RelayError("headers_too_large"))
+            return None
+        if not self._server.endpoints.gate.admits_host(headers.get("Host", "")):
+            self._part(RelayError("host_not_allowed"))
             return None
         if ("Content-Length" in headers or "Transfer-Encoding" in headers) and not self._expect_body(headers):
             return None
@@ -133,8 +139,10 @@ class RequestGuard(httputil.HTTPMessageDelegate):
         """Watch the body that follows. False: the request is refused before it came."""
         limits = self._limits
         if headers.get("Content-Type", "").startswith(_FORMS):
-            # Tornado would parse it, and no handler of ours takes a form: to them it is any other wrong type.
-            headers["Content-Type"] = "application/octet-stream"
+            # Tornado would parse it. Who takes a form reads it as strictly as all else, and knows its type
+            # also with the capital by which Tornado does not. Nobody takes one with files.
+            is_plain = headers["Content-Type"].startswith(_FORM)
+            headers["Content-Type"] = _FORM.capitalize() if is_plain else "application/octet-stream"
         waits = headers.get("Expect", "").lower() == "100-continue"
         if waits:
             headers["Expect"] = "100-continue"  # the spelling that Tornado knows

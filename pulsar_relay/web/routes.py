@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,8 @@ from pulsar_relay.web.consumers import AcknowledgeHandler, ConsumerHandler, Cons
 from pulsar_relay.web.cursor_cookie import CursorCookie
 from pulsar_relay.web.documents import Document, DocumentHandler
 from pulsar_relay.web.endpoint import Endpoints, Route
-from pulsar_relay.web.handler import GetEndpointHandler, NotFoundHandler, PostEndpointHandler
+from pulsar_relay.web.gate import OPEN_GATE, Gate
+from pulsar_relay.web.handler import NotFoundHandler, endpoint_handler
 from pulsar_relay.web.health import HealthHandler, MetricsHandler, ReadyHandler
 from pulsar_relay.web.poll import PollEndpoints, PollStatsHandler, Waiters
 from pulsar_relay.web.publish import PublishEndpoints, Publisher
@@ -43,6 +44,7 @@ class FrontParts:
     crew: Crew
     sockets: SocketParts
     streams: StreamParts
+    gate: Gate
     openapi: Document
     docs: Document
     page: Document
@@ -63,6 +65,7 @@ def api_endpoints(parts: FrontParts) -> Endpoints:
             Route("GET", "/api/v1/topics/{}/messages", history, ends_with_client=True),
         ],
         PlainUpgrade(WEBSOCKET_PATH, parts.sockets),
+        parts.gate,
     )
 
 
@@ -74,7 +77,7 @@ def api_application(parts: FrontParts, endpoints: Endpoints) -> Application:
     consumer = r"/api/v1/consumers/([^/]+)"
     return _application(
         [
-            *map(_endpoint_route, endpoints.routes),
+            *_by_path(endpoints.routes),
             (r"/messages/poll/stats", PollStatsHandler, {"crew": parts.crew}),
             (WEBSOCKET_PATH, UpgradeHandler, {"sockets": parts.sockets}),
             (r"/api/v1/stream", StreamHandler, {"streams": parts.streams}),
@@ -95,27 +98,35 @@ def api_application(parts: FrontParts, endpoints: Endpoints) -> Application:
             (r"/docs", DocumentHandler, {"documents": {"": parts.docs}}),
             (r"/", DocumentHandler, {"documents": {"": parts.page}}),
             (r"/page/([^/]+)", DocumentHandler, {"documents": parts.page_files}),
-        ]
+        ],
+        parts.gate,
     )
 
 
-def _endpoint_route(route: Route) -> tuple[Any, ...]:
-    handler = PostEndpointHandler if route.method == "POST" else GetEndpointHandler
-    return (route.path.replace("{}", "([^/]+)"), handler, {"route": route})
+def _by_path(routes: Iterable[Route]) -> Iterator[tuple[Any, ...]]:
+    """For Tornado, which has one handler for all methods of an address. Of addresses that could be told apart
+    by nothing else the first counts.
+    """
+    paths: dict[str, dict[str, Route]] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method] = route
+    for path, methods in paths.items():
+        yield path.replace("{}", "([^/]+)"), endpoint_handler(methods), {"routes": methods}
 
 
 def metrics_application(parts: FrontParts) -> Application:
     """What the metrics port serves."""
-    return _application([_metrics_route(parts)])
+    return _application([_metrics_route(parts)], OPEN_GATE)
 
 
 def _metrics_route(parts: FrontParts) -> tuple[Any, ...]:
     return (r"/metrics", MetricsHandler, {"crew": parts.crew})
 
 
-def _application(routes: list[Any]) -> Application:
+def _application(routes: list[Any], gate: Gate) -> Application:
     return Application(
         routes,
+        gate=gate,
         default_handler_class=NotFoundHandler,
         # Requests are counted, not logged; and they are in nobody's log with their query.
         log_function=lambda handler: None,

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -209,16 +209,18 @@ class StreamHandler(ApiHandler):
         except StreamClosedError:
             return
         _give_up_after(connection, streams.limits.stall_limit_seconds)
+        told = self.gate.told_to_page(self.request.headers.get("Origin"))
         is_chunked = self.request.version == "HTTP/1.1"
         stream = (EventStream if is_chunked else UnchunkedEventStream)(
-            streams, request, beginning=_head(is_chunked=is_chunked), unread=unread
+            streams, request, beginning=_head(told, is_chunked=is_chunked), unread=unread
         )
         await hand_over(connection, stream)
 
 
-def _head(*, is_chunked: bool) -> bytes:
+def _head(told: Iterable[tuple[str, str]], *, is_chunked: bool) -> bytes:
     chunked = "Transfer-Encoding: chunked\r\n" if is_chunked else ""
-    return f"{_HEAD}Date: {format_timestamp(time.time())}\r\n{chunked}\r\n".encode()
+    lines = "".join([f"{name}: {value}\r\n" for name, value in told])
+    return f"{_HEAD}Date: {format_timestamp(time.time())}\r\n{lines}{chunked}\r\n".encode("latin-1")
 
 
 def _give_up_after(connection: socket.socket, seconds: float) -> None:
