@@ -51,7 +51,7 @@ from pulsar_relay.web.connections import OpenConnections
 from pulsar_relay.web.cursor_cookie import CursorCookie
 from pulsar_relay.web.documents import HTML, JSON, Document
 from pulsar_relay.web.front import FrontServer
-from pulsar_relay.web.gate import Gate
+from pulsar_relay.web.perimeter import Perimeter
 from pulsar_relay.web.heartbeat import Heartbeats
 from pulsar_relay.web.page import page, page_files
 from pulsar_relay.web.poll import Waiters
@@ -252,7 +252,7 @@ class Worker:
         document = apidoc.document(settings)
         reader = RequestReader(settings.publish, settings.poll, limits)
         publisher = Publisher(self.relay, wall_clock, self.metrics.publish_latency)
-        gate = Gate(settings.server)
+        perimeter = Perimeter(settings.server)
         return FrontParts(
             relay=self.relay,
             settings=settings,
@@ -272,10 +272,10 @@ class Worker:
                     limits.ping_interval_seconds, limits.ping_timeout_seconds, limits.stall_limit_seconds
                 ),
                 self._timed(wire.websocket_frames),
-                gate,
+                perimeter,
             ),
             streams=StreamParts(self.relay, limits, reader, self.connections, self._timed(wire.sse_events)),
-            gate=gate,
+            perimeter=perimeter,
             openapi=Document(apidoc.as_json(document), JSON),
             docs=Document(apidoc.page(document), HTML, apidoc.PAGE_POLICY),
             page=page(),

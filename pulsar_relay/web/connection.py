@@ -63,7 +63,7 @@ def find_plain(data: bytes, endpoints: Endpoints, limits: ServerSettings) -> tup
     head = read_head(data)
     if head is None or len(data) > limits.max_header_bytes or head.body_bytes > limits.max_body_bytes:
         return None
-    if not endpoints.gate.admits_any_host and not endpoints.gate.admits_host(head.host):
+    if not endpoints.perimeter.admits_any_host and not endpoints.perimeter.admits_host(head.host):
         return None
     found = endpoints.find(head.target)
     return None if found is None else (head, *found)

@@ -13,7 +13,7 @@ import msgspec
 
 from pulsar_relay.errors import FieldError, RelayError, render
 from pulsar_relay.loading import Query
-from pulsar_relay.web.gate import OPEN_GATE, Gate
+from pulsar_relay.web.perimeter import NO_PERIMETER, Perimeter
 
 logger = logging.getLogger(__name__)
 
@@ -105,14 +105,14 @@ def no_upgrade(head: bytes, unread: bytes) -> None:
 
 
 class Endpoints:
-    """Finds the route of a request line. What has none may be an `upgrade`. `gate` is what all pass first."""
+    """Finds the route of a request line. What has none may be an `upgrade`. `perimeter` is what all pass first."""
 
     def __init__(
-        self, routes: Iterable[Route], upgrade: Upgrade = no_upgrade, gate: Gate = OPEN_GATE
+        self, routes: Iterable[Route], upgrade: Upgrade = no_upgrade, perimeter: Perimeter = NO_PERIMETER
     ) -> None:
         self.routes = tuple(routes)
         self.upgrade = upgrade
-        self.gate = gate
+        self.perimeter = perimeter
         self._fixed: dict[bytes, Route] = {}
         self._open: list[tuple[re.Pattern[bytes], Route]] = []
         for route in self.routes:

@@ -15,7 +15,7 @@ from tornado.web import HTTPError, RequestHandler
 
 from pulsar_relay.errors import RelayError, render
 from pulsar_relay.web.endpoint import HEADERS, Answer, Request, Route, refuse_encoding, respond
-from pulsar_relay.web.gate import METHODS, PREFLIGHT, Gate
+from pulsar_relay.web.perimeter import METHODS, PREFLIGHT, Perimeter
 
 logger = logging.getLogger(__name__)
 
@@ -33,26 +33,28 @@ class ApiHandler(RequestHandler):
         # Answers hold what strangers published, at one moment.
         self.set_header("Cache-Control", "no-store")
         self.set_header("X-Content-Type-Options", "nosniff")
-        for name, value in self.gate.told_to_page(self.request.headers.get("Origin")):
+        for name, value in self.perimeter.told_to_page(self.request.headers.get("Origin")):
             self.set_header(name, value)
 
     @property
-    def gate(self) -> Gate:
-        gate: Gate = self.application.settings["gate"]
-        return gate
+    def perimeter(self) -> Perimeter:
+        perimeter: Perimeter = self.application.settings["perimeter"]
+        return perimeter
 
     @property
     def client_address(self) -> str:
         """Whose request it is, behind proxies too."""
-        gate = self.gate
-        return gate.address(self.request.remote_ip or "", self.request.headers.get_list(gate.proxies.header))
+        perimeter = self.perimeter
+        return perimeter.address(
+            self.request.remote_ip or "", self.request.headers.get_list(perimeter.proxies.header)
+        )
 
     def options(self, *args: Any) -> None:
         """What a browser asks before it lets a page of another origin ask more than links and forms can."""
         headers = self.request.headers
         if "Origin" not in headers or "Access-Control-Request-Method" not in headers:
             raise HTTPError(405)
-        if not self.gate.admits_origin(headers["Origin"]):
+        if not self.perimeter.admits_origin(headers["Origin"]):
             raise RelayError("origin_not_allowed")
         for name, value in PREFLIGHT.items():
             self.set_header(name, value)

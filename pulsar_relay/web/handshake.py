@@ -7,7 +7,7 @@ import hashlib
 import re
 
 from pulsar_relay.errors import RelayError
-from pulsar_relay.web.gate import OPEN_GATE, Gate, Headers
+from pulsar_relay.web.perimeter import NO_PERIMETER, Perimeter, Headers
 
 VERSION = "13"
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -41,7 +41,7 @@ def read_headers(head: bytes) -> Headers | None:
     return headers if _HOST.fullmatch(headers.get("host", "")) else None
 
 
-def refuse_unless_upgrade(headers: Headers, version: str, gate: Gate = OPEN_GATE) -> None:
+def refuse_unless_upgrade(headers: Headers, version: str, perimeter: Perimeter = NO_PERIMETER) -> None:
     """RelayError unless a GET with these headers, in this version of HTTP, may become a WebSocket."""
     tokens = [token.strip().lower() for token in headers.get("connection", "").split(",")]
     if headers.get("upgrade", "").lower() != "websocket" or "upgrade" not in tokens:
@@ -50,7 +50,7 @@ def refuse_unless_upgrade(headers: Headers, version: str, gate: Gate = OPEN_GATE
         raise RelayError("bad_request", f"The version of WebSocket spoken here is {VERSION}.")
     if not headers.get("sec-websocket-key", "") or version != "HTTP/1.1":
         raise RelayError("bad_request", "A WebSocket begins with HTTP/1.1 and a Sec-WebSocket-Key.")
-    if not gate.admits_page(headers):
+    if not perimeter.admits_page(headers):
         raise RelayError("origin_not_allowed")
 
 

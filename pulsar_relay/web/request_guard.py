@@ -85,7 +85,7 @@ class RequestGuard(httputil.HTTPMessageDelegate):
         if _size(start_line, headers) > self._limits.max_header_bytes:
             self._part(RelayError("headers_too_large"))
             return None
-        if not self._server.endpoints.gate.admits_host(headers.get("Host", "")):
+        if not self._server.endpoints.perimeter.admits_host(headers.get("Host", "")):
             self._part(RelayError("host_not_allowed"))
             return None
         if ("Content-Length" in headers or "Transfer-Encoding" in headers) and not self._expect_body(headers):

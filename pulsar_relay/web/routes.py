@@ -17,7 +17,7 @@ from pulsar_relay.web.consumers import AcknowledgeHandler, ConsumerHandler, Cons
 from pulsar_relay.web.cursor_cookie import CursorCookie
 from pulsar_relay.web.documents import Document, DocumentHandler
 from pulsar_relay.web.endpoint import Endpoints, Route
-from pulsar_relay.web.gate import OPEN_GATE, Gate
+from pulsar_relay.web.perimeter import NO_PERIMETER, Perimeter
 from pulsar_relay.web.handler import NotFoundHandler, endpoint_handler
 from pulsar_relay.web.health import HealthHandler, MetricsHandler, ReadyHandler
 from pulsar_relay.web.poll import PollEndpoints, PollStatsHandler, Waiters
@@ -44,7 +44,7 @@ class FrontParts:
     crew: Crew
     sockets: SocketParts
     streams: StreamParts
-    gate: Gate
+    perimeter: Perimeter
     openapi: Document
     docs: Document
     page: Document
@@ -65,7 +65,7 @@ def api_endpoints(parts: FrontParts) -> Endpoints:
             Route("GET", "/api/v1/topics/{}/messages", history, ends_with_client=True),
         ],
         PlainUpgrade(WEBSOCKET_PATH, parts.sockets),
-        parts.gate,
+        parts.perimeter,
     )
 
 
@@ -99,7 +99,7 @@ def api_application(parts: FrontParts, endpoints: Endpoints) -> Application:
             (r"/", DocumentHandler, {"documents": {"": parts.page}}),
             (r"/page/([^/]+)", DocumentHandler, {"documents": parts.page_files}),
         ],
-        parts.gate,
+        parts.perimeter,
     )
 
 
@@ -116,17 +116,17 @@ def _by_path(routes: Iterable[Route]) -> Iterator[tuple[Any, ...]]:
 
 def metrics_application(parts: FrontParts) -> Application:
     """What the metrics port serves."""
-    return _application([_metrics_route(parts)], OPEN_GATE)
+    return _application([_metrics_route(parts)], NO_PERIMETER)
 
 
 def _metrics_route(parts: FrontParts) -> tuple[Any, ...]:
     return (r"/metrics", MetricsHandler, {"crew": parts.crew})
 
 
-def _application(routes: list[Any], gate: Gate) -> Application:
+def _application(routes: list[Any], perimeter: Perimeter) -> Application:
     return Application(
         routes,
-        gate=gate,
+        perimeter=perimeter,
         default_handler_class=NotFoundHandler,
         # Requests are counted, not logged; and they are in nobody's log with their query.
         log_function=lambda handler: None,

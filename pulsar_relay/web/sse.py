@@ -209,7 +209,7 @@ class StreamHandler(ApiHandler):
         except StreamClosedError:
             return
         _give_up_after(connection, streams.limits.stall_limit_seconds)
-        told = self.gate.told_to_page(self.request.headers.get("Origin"))
+        told = self.perimeter.told_to_page(self.request.headers.get("Origin"))
         is_chunked = self.request.version == "HTTP/1.1"
         stream = (EventStream if is_chunked else UnchunkedEventStream)(
             streams, request, beginning=_head(told, is_chunked=is_chunked), unread=unread

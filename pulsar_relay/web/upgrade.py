@@ -29,11 +29,15 @@ class PlainUpgrade:
         if self._line.match(head) is None:
             return None
         headers = read_headers(head)
-        gate = self._sockets.gate
-        if headers is None or not self._sockets.relay.is_accepting or not gate.admits_host(headers["host"]):
+        perimeter = self._sockets.perimeter
+        if (
+            headers is None
+            or not self._sockets.relay.is_accepting
+            or not perimeter.admits_host(headers["host"])
+        ):
             return None
         try:
-            refuse_unless_upgrade(headers, "HTTP/1.1", gate)
+            refuse_unless_upgrade(headers, "HTTP/1.1", perimeter)
         except RelayError:
             return None
         return RelayWebSocket(self._sockets, beginning=upgrade_response(headers), unread=unread)
@@ -52,7 +56,7 @@ class UpgradeHandler(ApiHandler):
 
     async def get(self, *args: Any, **kwargs: Any) -> None:
         headers = self.request.headers
-        refuse_unless_upgrade(headers, self.request.version, self.sockets.gate)
+        refuse_unless_upgrade(headers, self.request.version, self.sockets.perimeter)
         if not self.sockets.relay.is_accepting:
             raise RelayError("shutting_down")
         try:

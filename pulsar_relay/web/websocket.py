@@ -36,7 +36,7 @@ from pulsar_relay.web.frame_parser import (
     control_frame,
     is_proper_close,
 )
-from pulsar_relay.web.gate import Gate
+from pulsar_relay.web.perimeter import Perimeter
 from pulsar_relay.web.heartbeat import Heartbeats
 from pulsar_relay.web.publish import Publisher, published_json
 from pulsar_relay.web.receiving import ReceivingConnection
@@ -64,7 +64,7 @@ class SocketParts:
     connections: OpenConnections
     heartbeats: Heartbeats
     encode: Callable[[Sequence[Any]], bytes]
-    gate: Gate
+    perimeter: Perimeter
 
 
 class WebSocketSink:

@@ -13,7 +13,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from pulsar_relay.settings import ServerSettings
-from pulsar_relay.web.gate import Gate
+from pulsar_relay.web.perimeter import Perimeter
 from tests.workers import RunningWorker
 
 WAIT_SECONDS = 20
@@ -45,7 +45,7 @@ OTHER = "https://else.example"
 def test_a_relay_is_asked_by_the_names_it_has(
     allowed: tuple[str, ...] | None, host: str, is_admitted: bool
 ) -> None:
-    assert Gate(ServerSettings(allowed_hosts=allowed)).admits_host(host) is is_admitted
+    assert Perimeter(ServerSettings(allowed_hosts=allowed)).admits_host(host) is is_admitted
 
 
 @pytest.mark.parametrize(
@@ -62,10 +62,10 @@ def test_a_relay_is_asked_by_the_names_it_has(
 def test_pages_of_the_origins_that_are_listed_may_use_it(
     allowed: tuple[str, ...] | None, origin: str, is_admitted: bool
 ) -> None:
-    gate = Gate(ServerSettings(allowed_origins=allowed))
-    assert gate.admits_origin(origin) is is_admitted
+    perimeter = Perimeter(ServerSettings(allowed_origins=allowed))
+    assert perimeter.admits_origin(origin) is is_admitted
     # And open WebSockets: of the browser's own word for it `cross-site` is the truth.
-    assert gate.admits_page({"origin": origin, "sec-fetch-site": "cross-site"}) is is_admitted
+    assert perimeter.admits_page({"origin": origin, "sec-fetch-site": "cross-site"}) is is_admitted
 
 
 @pytest.fixture
