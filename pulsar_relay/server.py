@@ -51,9 +51,9 @@ from pulsar_relay.web.connections import OpenConnections
 from pulsar_relay.web.cursor_cookie import CursorCookie
 from pulsar_relay.web.documents import HTML, JSON, Document
 from pulsar_relay.web.front import FrontServer
-from pulsar_relay.web.perimeter import Perimeter
 from pulsar_relay.web.heartbeat import Heartbeats
 from pulsar_relay.web.page import page, page_files
+from pulsar_relay.web.perimeter import Perimeter
 from pulsar_relay.web.poll import Waiters
 from pulsar_relay.web.publish import Publisher
 from pulsar_relay.web.routes import FrontParts, api_application, api_endpoints, metrics_application

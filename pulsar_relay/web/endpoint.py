@@ -105,7 +105,7 @@ def no_upgrade(head: bytes, unread: bytes) -> None:
 
 
 class Endpoints:
-    """Finds the route of a request line. What has none may be an `upgrade`. `perimeter` is what all pass first."""
+    """Finds the route of a request line. What has none may be an `upgrade`; `perimeter` is passed before."""
 
     def __init__(
         self, routes: Iterable[Route], upgrade: Upgrade = no_upgrade, perimeter: Perimeter = NO_PERIMETER

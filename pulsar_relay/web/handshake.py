@@ -7,7 +7,7 @@ import hashlib
 import re
 
 from pulsar_relay.errors import RelayError
-from pulsar_relay.web.perimeter import NO_PERIMETER, Perimeter, Headers
+from pulsar_relay.web.perimeter import NO_PERIMETER, Headers, Perimeter
 
 VERSION = "13"
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"

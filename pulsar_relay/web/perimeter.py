@@ -1,4 +1,4 @@
-"""Gate: by which names the relay may be asked, from which pages, and for whom; told by the headers of a
+"""Perimeter: by which names the relay may be asked, from which pages, and for whom; told by the headers of a
 request alone, before anybody asks who it is.
 """
 
@@ -24,7 +24,7 @@ TOLD_HEADERS: Final = (
 PREFLIGHT_SECONDS = 600
 
 
-class Gate:
+class Perimeter:
     def __init__(self, settings: ServerSettings) -> None:
         hosts, origins = settings.allowed_hosts or (ANY,), settings.allowed_origins or ()
         self.admits_any_host = ANY in hosts
@@ -66,7 +66,7 @@ class Gate:
         return self.proxies.client(peer, headers)
 
 
-OPEN_GATE: Final = Gate(ServerSettings())
+NO_PERIMETER: Final = Perimeter(ServerSettings())
 """For what no browser is meant to use: any name, and no page."""
 
 PREFLIGHT: Final = {

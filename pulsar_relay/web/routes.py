@@ -17,9 +17,9 @@ from pulsar_relay.web.consumers import AcknowledgeHandler, ConsumerHandler, Cons
 from pulsar_relay.web.cursor_cookie import CursorCookie
 from pulsar_relay.web.documents import Document, DocumentHandler
 from pulsar_relay.web.endpoint import Endpoints, Route
-from pulsar_relay.web.perimeter import NO_PERIMETER, Perimeter
 from pulsar_relay.web.handler import NotFoundHandler, endpoint_handler
 from pulsar_relay.web.health import HealthHandler, MetricsHandler, ReadyHandler
+from pulsar_relay.web.perimeter import NO_PERIMETER, Perimeter
 from pulsar_relay.web.poll import PollEndpoints, PollStatsHandler, Waiters
 from pulsar_relay.web.publish import PublishEndpoints, Publisher
 from pulsar_relay.web.sse import StreamHandler, StreamParts

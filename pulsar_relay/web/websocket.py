@@ -36,8 +36,8 @@ from pulsar_relay.web.frame_parser import (
     control_frame,
     is_proper_close,
 )
-from pulsar_relay.web.perimeter import Perimeter
 from pulsar_relay.web.heartbeat import Heartbeats
+from pulsar_relay.web.perimeter import Perimeter
 from pulsar_relay.web.publish import Publisher, published_json
 from pulsar_relay.web.receiving import ReceivingConnection
 
