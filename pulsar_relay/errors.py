@@ -112,6 +112,28 @@ _ROWS: tuple[tuple[str, int | None, int | None, int | None, str], ...] = (
     ("malformed_refresh_token", 400, None, None,
         "A refresh token is two texts with a dot between them."),
 
+# --------------------------------------------------------------- who signs in with a browser, and for what
+    ("sign_in_expired", 400, None, None,
+        "Invalid or expired state. Begin the sign-in again, in one browser."),
+    ("sign_in_invalid", 400, None, None,
+        "OIDC validation failed."),
+    ("provider_refused", 400, None, None,
+        "The provider has not signed you in."),
+    ("provider_unavailable", 502, None, 5,
+        "The OpenID provider cannot be reached, or does not answer as it should. Try again."),
+    ("provider_not_found", 404, None, None,
+        "There is no such OpenID provider."),
+    ("oidc_disabled", 404, None, None,
+        "OIDC disabled: this relay has no OpenID providers."),
+    ("name_is_local", 409, None, None,
+        "The name that the provider tells is that of an account with a password here. Sign in with that."),
+    ("cross_site", 403, None, None,
+        "This form was not sent from a page of this relay, or the browser keeps no cookies."),
+    ("device_gone", 400, None, None,
+        "Device-flow session expired or already consumed."),
+    ("user_code_unknown", 404, None, None,
+        "Unknown user_code."),
+
 # ------------------------------------------------------------------------------------ who may do what
     ("permission_required", 403, 4008, None,
         "The account, or the API key, has no permission for this."),

@@ -18,13 +18,17 @@
 | `grants`               | hash   | `<owner id>/<topic>` -> who may read and write it, as JSON              |
 | `grants-of:<owner id>` | set    | topics                                                                  |
 | `imported`             | set    | `user:<id>` and `session:<jti>`: taken over from another server, once   |
+| `device:<digest>`      | hash   | a device code, by its SHA-256: what the device says of itself, and what |
+|                        |        | was decided; expires twice as late as the code, so that it is known     |
+| `user-code:<code>`     | string | digest of the device code, while somebody can decide about it; expires  |
+| `ticket:<kind>:<digest>` | string | what a ticket stands for, as JSON, by the ticket's SHA-256; expires   |
 | `changes`              | stream | what changed of users, denied, api-keys and grants: kind, name, token   |
 | `changed`              | channel| a hint that there is something new in `changes`                         |
 
 The tag in braces puts all of them into one slot, so that a script is atomic over them in a cluster, too. The
-prefix is `user` for the reason given in `store/schema.py`. What expires by itself is a session's hash and the
-two indexes of a user's sessions, when the last of them has: the rest is there until it is deleted, and is
-never evicted, since the relay refuses a Valkey that does.
+prefix is `user` for the reason given in `store/schema.py`. What expires by itself is a session's hash, the
+two indexes of a user's sessions, when the last of them has, and what of a sign-in is under way: the rest is
+there until it is deleted, and is never evicted, since the relay refuses a Valkey that does.
 """
 
 from __future__ import annotations
@@ -63,3 +67,15 @@ def api_keys_of(user_id: str) -> str:
 
 def grants_of(owner_id: str) -> str:
     return f"{PREFIX}grants-of:{owner_id}"
+
+
+def device(digest: str) -> str:
+    return f"{PREFIX}device:{digest}"
+
+
+def user_code(code: str) -> str:
+    return f"{PREFIX}user-code:{code}"
+
+
+def ticket(kind: str, digest: str) -> str:
+    return f"{PREFIX}ticket:{kind}:{digest}"

@@ -1,0 +1,78 @@
+"""The addresses of signing in with a browser, and what they answer where there are no accounts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pulsar_relay.errors import RelayError
+from pulsar_relay.limits.limiter import Limiter
+from pulsar_relay.sign_in import BrowserSignIn
+from pulsar_relay.web.device import DeviceEndpoints
+from pulsar_relay.web.device_page import DevicePage
+from pulsar_relay.web.endpoint import Answer
+from pulsar_relay.web.oidc import OidcEndpoints
+from pulsar_relay.web.sign_in_pages import SignInPages
+from pulsar_relay.web.visit import GetVisitHandler, PostVisitHandler, Visit, VisitEndpoint, VisitReader
+
+Endpoints = Mapping[tuple[str, str], VisitEndpoint]
+
+
+def sign_in_routes(sign_in: BrowserSignIn | None, limiter: Limiter, visits: VisitReader) -> list[Any]:
+    """Rules for Tornado; `sign_in` is None where there are no accounts."""
+    device = DeviceEndpoints(None if sign_in is None else sign_in.flow, limiter)
+    endpoints: dict[tuple[str, str], VisitEndpoint] = {
+        ("POST", r"/auth/device/code"): device.code,
+        ("POST", r"/auth/device/token"): device.token,
+        ("POST", r"/auth/device/deny"): device.deny,
+        **(_closed() if sign_in is None else _open(sign_in, limiter)),
+    }
+    handlers = {"GET": GetVisitHandler, "POST": PostVisitHandler}
+    return [
+        (path, handlers[method], {"endpoint": endpoint, "visits": visits})
+        for (method, path), endpoint in endpoints.items()
+    ]
+
+
+def _open(sign_in: BrowserSignIn, limiter: Limiter) -> Endpoints:
+    accounts, flow, relying_party = sign_in.accounts, sign_in.flow, sign_in.relying_party
+    providers = relying_party.providers.items()
+    pages = SignInPages([(name, provider.settings.display_name) for name, provider in providers])
+    page = DevicePage(accounts, flow, pages, limiter)
+    oidc = OidcEndpoints(accounts, flow, relying_party, sign_in.federated, pages, limiter)
+
+    def wants_html(visit: Visit) -> bool:
+        return visit.wants_html
+
+    return {
+        ("GET", r"/auth/device/?"): pages.as_page(page.show),
+        ("POST", r"/auth/device/sign-in"): pages.as_page(page.sign_in),
+        ("POST", r"/auth/device/decision"): pages.as_page(page.decide),
+        ("GET", r"/auth/oidc/providers"): oidc.providers,
+        ("GET", r"/auth/oidc/([^/]+)/login"): pages.as_page(oidc.login, wants_html),
+        ("GET", r"/auth/oidc/([^/]+)/callback"): pages.as_page(oidc.callback, wants_html),
+    }
+
+
+def _closed() -> Endpoints:
+    pages = SignInPages(())
+
+    async def no_accounts(visit: Visit) -> Answer:
+        return pages.told(
+            "No accounts", "This relay has no accounts that a device could sign in to.", status=503
+        )
+
+    async def no_providers(visit: Visit) -> Answer:
+        return Answer(200, b"[]")
+
+    async def disabled(visit: Visit) -> Answer:
+        raise RelayError("oidc_disabled")
+
+    return {
+        ("GET", r"/auth/device/?"): no_accounts,
+        ("POST", r"/auth/device/sign-in"): no_accounts,
+        ("POST", r"/auth/device/decision"): no_accounts,
+        ("GET", r"/auth/oidc/providers"): no_providers,
+        ("GET", r"/auth/oidc/([^/]+)/login"): disabled,
+        ("GET", r"/auth/oidc/([^/]+)/callback"): disabled,
+    }

@@ -1,0 +1,122 @@
+"""Visits: requests of browsers and devices about signing in, as their endpoints see them, and the handlers
+between Tornado and those. There are few of them, so none needs the short way that messages have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import msgspec
+from tornado.httputil import HTTPServerRequest
+
+from actors.ports import StoreError
+from pulsar_relay.errors import FieldError, RelayError
+from pulsar_relay.limits.client_address import TrustedProxies
+from pulsar_relay.web.endpoint import Answer
+from pulsar_relay.web.handler import ApiHandler
+
+
+class Visit(msgspec.Struct, frozen=True):
+    """`argument` is what the path leaves open. Of a parameter that comes several times the last counts. An
+    empty field is none, and so not in `form`; forms come as `x-www-form-urlencoded` or `form-data`.
+
+    `address` is the client's, `base` the relay's as the client calls it: a scheme and a host. `fetch_site` is
+    where a browser says that the request was made: `same-origin`, or anything else.
+    """
+
+    argument: str
+    query: Mapping[str, str]
+    form: Mapping[str, str]
+    address: str
+    base: str
+    cookies: Mapping[str, str] = {}
+    fetch_site: str | None = None
+    user_agent: str = ""
+    wants_html: bool = False
+
+    def field(self, name: str) -> str:
+        """RelayError `invalid_request` if the form has none of this name."""
+        if name not in self.form:
+            raise RelayError("invalid_request", errors=[FieldError(("body", name), "is missing", "missing")])
+        return self.form[name]
+
+    def refuse_other_sites(self) -> None:
+        """RelayError `cross_site` for a form that a page of another site has sent."""
+        if self.fetch_site not in (None, "same-origin", "none"):
+            raise RelayError("cross_site")
+
+
+VisitEndpoint = Callable[[Visit], Awaitable[Answer]]
+"""May raise RelayError and StoreError."""
+
+
+class VisitReader:
+    """Makes visits of what Tornado has read. `base_url` is the relay's address, if it is known; else it is
+    what the request says, by its `Host`.
+    """
+
+    def __init__(self, proxies: TrustedProxies, base_url: str | None) -> None:
+        self._proxies = proxies
+        self._base_url = base_url
+
+    def read(self, asked: HTTPServerRequest, argument: str) -> Visit:
+        headers = asked.headers
+        peer = asked.remote_ip or ""
+        address = self._proxies.client(peer, headers.get_list(self._proxies.header))
+        scheme = asked.protocol
+        if address != peer:
+            # Whom a trusted proxy speaks for, it also tells how that came.
+            forwarded = headers.get("X-Forwarded-Proto", scheme).strip().lower()
+            scheme = forwarded if forwarded in ("http", "https") else scheme
+        return Visit(
+            argument,
+            _last(asked.query_arguments, keeps_empty=True),
+            _last(asked.body_arguments, keeps_empty=False),
+            address,
+            self._base_url or f"{scheme}://{asked.host}",
+            _cookies(headers.get("Cookie", "")),
+            headers.get("Sec-Fetch-Site"),
+            headers.get("User-Agent", ""),
+            "text/html" in headers.get("Accept", ""),
+        )
+
+
+def _last(arguments: Mapping[str, Sequence[bytes]], *, keeps_empty: bool) -> Mapping[str, str]:
+    found = {name: values[-1].decode("utf-8", "replace") for name, values in arguments.items() if values}
+    return {name: value for name, value in found.items() if value or keeps_empty}
+
+
+def _cookies(header: str) -> Mapping[str, str]:
+    found: dict[str, str] = {}
+    for part in header.split(";"):
+        name, equals, value = part.strip().partition("=")
+        if equals:
+            found.setdefault(name, value)
+    return found
+
+
+class VisitHandler(ApiHandler):
+    is_public = True
+
+    def initialize(self, endpoint: VisitEndpoint, visits: VisitReader) -> None:
+        self.endpoint = endpoint
+        self.visits = visits
+
+    async def _respond(self, argument: str) -> None:
+        try:
+            answer = await self.endpoint(self.visits.read(self.request, argument))
+        except StoreError as error:
+            raise RelayError(error.code) from error
+        for name, value in answer.headers.items():
+            self.set_header(name, value)
+        self.answer(answer.body, answer.status)
+
+
+class GetVisitHandler(VisitHandler):
+    async def get(self, argument: str = "") -> None:
+        await self._respond(argument)
+
+
+class PostVisitHandler(VisitHandler):
+    async def post(self, argument: str = "") -> None:
+        await self._respond(argument)
