@@ -31,16 +31,12 @@ _REFUSALS: Mapping[Outcome, tuple[str, str | None]] = MappingProxyType(
 
 
 class DeviceEndpoints:
-    """Without a `flow` there are no accounts, and so nobody who could let a device in."""
-
-    def __init__(self, flow: DeviceFlow | None, limiter: Limiter) -> None:
+    def __init__(self, flow: DeviceFlow, limiter: Limiter) -> None:
         self._flow = flow
         self._limiter = limiter
 
     async def code(self, visit: Visit) -> Answer:
         """POST /auth/device/code"""
-        if self._flow is None:
-            return _refused("device_authorization_unavailable", "This relay has no accounts to sign in to.")
         verdict = await self._limiter.admit("device_code", address(visit.address))
         hint = visit.form.get("client_hint", visit.user_agent)
         made = await self._flow.begin(hint, is_pair=_flag(visit, "pair"))
@@ -58,11 +54,9 @@ class DeviceEndpoints:
 
     async def token(self, visit: Visit) -> Answer:
         """POST /auth/device/token"""
-        grant_type, device_code = visit.field("grant_type"), visit.field("device_code")
-        if grant_type != GRANT_TYPE:
-            return _refused("unsupported_grant_type", f"This address takes {GRANT_TYPE} only.")
-        if self._flow is None:
-            return _refused(*_REFUSALS[Outcome.UNKNOWN])
+        other = _other_grant(visit)
+        if other is not None:
+            return other
         try:
             verdict = await self._limiter.admit("device_token", address(visit.address))
         except RelayError as error:
@@ -71,7 +65,7 @@ class DeviceEndpoints:
             # A device gives up on anything it does not know, and this word it knows.
             return _refused(*_REFUSALS[Outcome.SLOW_DOWN], error.headers)
         headers = {} if verdict is None else verdict.headers
-        found = await self._flow.poll(device_code, visit.address)
+        found = await self._flow.poll(visit.field("device_code"), visit.address)
         if isinstance(found, Outcome):
             return _refused(*_REFUSALS[found], headers)
         told: dict[str, Any] = {
@@ -88,11 +82,31 @@ class DeviceEndpoints:
         """POST /auth/device/deny"""
         user_code = visit.field("user_code")
         visit.refuse_other_sites()
-        if self._flow is None:
-            raise RelayError("user_code_unknown")
         verdict = await self._limiter.admit("device_page", address(visit.address))
         await self._flow.deny(user_code, visit.address)
         return _answer(200, {"status": "denied"}, {} if verdict is None else verdict.headers)
+
+
+class ClosedDeviceEndpoints:
+    """Where there are no accounts, and so nobody who could let a device in."""
+
+    async def code(self, visit: Visit) -> Answer:
+        return _refused("device_authorization_unavailable", "This relay has no accounts to sign in to.")
+
+    async def token(self, visit: Visit) -> Answer:
+        return _other_grant(visit) or _refused(*_REFUSALS[Outcome.UNKNOWN])
+
+    async def deny(self, visit: Visit) -> Answer:
+        visit.field("user_code")
+        raise RelayError("user_code_unknown")
+
+
+def _other_grant(visit: Visit) -> Answer | None:
+    grant_type = visit.field("grant_type")
+    visit.field("device_code")
+    if grant_type == GRANT_TYPE:
+        return None
+    return _refused("unsupported_grant_type", f"This address takes {GRANT_TYPE} only.")
 
 
 def _flag(visit: Visit, name: str) -> bool:

@@ -6,46 +6,45 @@ from collections.abc import Mapping
 from typing import Any
 
 from pulsar_relay.errors import RelayError
-from pulsar_relay.limits.limiter import Limiter
 from pulsar_relay.sign_in import BrowserSignIn
-from pulsar_relay.web.device import DeviceEndpoints
+from pulsar_relay.web.device import ClosedDeviceEndpoints, DeviceEndpoints
 from pulsar_relay.web.device_page import DevicePage
 from pulsar_relay.web.endpoint import Answer
 from pulsar_relay.web.oidc import OidcEndpoints
 from pulsar_relay.web.sign_in_pages import SignInPages
-from pulsar_relay.web.visit import GetVisitHandler, PostVisitHandler, Visit, VisitEndpoint, VisitReader
+from pulsar_relay.web.visit import GetVisitHandler, PostVisitHandler, Visit, VisitEndpoint
 
 Endpoints = Mapping[tuple[str, str], VisitEndpoint]
+_HANDLERS = {"GET": GetVisitHandler, "POST": PostVisitHandler}
 
 
-def sign_in_routes(sign_in: BrowserSignIn | None, limiter: Limiter, visits: VisitReader) -> list[Any]:
-    """Rules for Tornado; `sign_in` is None where there are no accounts."""
-    device = DeviceEndpoints(None if sign_in is None else sign_in.flow, limiter)
-    endpoints: dict[tuple[str, str], VisitEndpoint] = {
-        ("POST", r"/auth/device/code"): device.code,
-        ("POST", r"/auth/device/token"): device.token,
-        ("POST", r"/auth/device/deny"): device.deny,
-        **(_closed() if sign_in is None else _open(sign_in, limiter)),
-    }
-    handlers = {"GET": GetVisitHandler, "POST": PostVisitHandler}
+def sign_in_routes(sign_in: BrowserSignIn | None) -> list[Any]:
+    """For Tornado; `sign_in` is None where there are no accounts."""
+    endpoints = _closed() if sign_in is None else _open(sign_in)
+    base_url = None if sign_in is None else sign_in.base_url
     return [
-        (path, handlers[method], {"endpoint": endpoint, "visits": visits})
+        (path, _HANDLERS[method], {"endpoint": endpoint, "base_url": base_url})
         for (method, path), endpoint in endpoints.items()
     ]
 
 
-def _open(sign_in: BrowserSignIn, limiter: Limiter) -> Endpoints:
-    accounts, flow, relying_party = sign_in.accounts, sign_in.flow, sign_in.relying_party
-    providers = relying_party.providers.items()
+def _open(sign_in: BrowserSignIn) -> Endpoints:
+    accounts, flow, limiter = sign_in.accounts, sign_in.flow, sign_in.limiter
+    providers = sign_in.relying_party.providers.items()
     pages = SignInPages([(name, provider.settings.display_name) for name, provider in providers])
+    device = DeviceEndpoints(flow, limiter)
     page = DevicePage(accounts, flow, pages, limiter)
-    oidc = OidcEndpoints(accounts, flow, relying_party, sign_in.federated, pages, limiter)
+    oidc = OidcEndpoints(accounts, flow, sign_in.relying_party, sign_in.federated, pages, limiter)
 
     def wants_html(visit: Visit) -> bool:
         return visit.wants_html
 
     return {
-        ("GET", r"/auth/device/?"): pages.as_page(page.show),
+        ("POST", r"/auth/device/code"): device.code,
+        ("POST", r"/auth/device/token"): device.token,
+        ("POST", r"/auth/device/deny"): device.deny,
+        ("GET", r"/auth/device"): pages.as_page(page.show),
+        ("GET", r"/auth/device/"): pages.as_page(page.show),
         ("POST", r"/auth/device/sign-in"): pages.as_page(page.sign_in),
         ("POST", r"/auth/device/decision"): pages.as_page(page.decide),
         ("GET", r"/auth/oidc/providers"): oidc.providers,
@@ -55,12 +54,11 @@ def _open(sign_in: BrowserSignIn, limiter: Limiter) -> Endpoints:
 
 
 def _closed() -> Endpoints:
-    pages = SignInPages(())
+    pages, device = SignInPages(()), ClosedDeviceEndpoints()
 
     async def no_accounts(visit: Visit) -> Answer:
-        return pages.told(
-            "No accounts", "This relay has no accounts that a device could sign in to.", status=503
-        )
+        text = "This relay has no accounts that a device could sign in to."
+        return pages.told("No accounts", text, status=503)
 
     async def no_providers(visit: Visit) -> Answer:
         return Answer(200, b"[]")
@@ -69,7 +67,11 @@ def _closed() -> Endpoints:
         raise RelayError("oidc_disabled")
 
     return {
-        ("GET", r"/auth/device/?"): no_accounts,
+        ("POST", r"/auth/device/code"): device.code,
+        ("POST", r"/auth/device/token"): device.token,
+        ("POST", r"/auth/device/deny"): device.deny,
+        ("GET", r"/auth/device"): no_accounts,
+        ("GET", r"/auth/device/"): no_accounts,
         ("POST", r"/auth/device/sign-in"): no_accounts,
         ("POST", r"/auth/device/decision"): no_accounts,
         ("GET", r"/auth/oidc/providers"): no_providers,

@@ -7,11 +7,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
-from tornado.httputil import HTTPServerRequest
 
 from actors.ports import StoreError
 from pulsar_relay.errors import FieldError, RelayError
-from pulsar_relay.limits.client_address import TrustedProxies
 from pulsar_relay.web.endpoint import Answer
 from pulsar_relay.web.handler import ApiHandler
 
@@ -50,37 +48,6 @@ VisitEndpoint = Callable[[Visit], Awaitable[Answer]]
 """May raise RelayError and StoreError."""
 
 
-class VisitReader:
-    """Makes visits of what Tornado has read. `base_url` is the relay's address, if it is known; else it is
-    what the request says, by its `Host`.
-    """
-
-    def __init__(self, proxies: TrustedProxies, base_url: str | None) -> None:
-        self._proxies = proxies
-        self._base_url = base_url
-
-    def read(self, asked: HTTPServerRequest, argument: str) -> Visit:
-        headers = asked.headers
-        peer = asked.remote_ip or ""
-        address = self._proxies.client(peer, headers.get_list(self._proxies.header))
-        scheme = asked.protocol
-        if address != peer:
-            # Whom a trusted proxy speaks for, it also tells how that came.
-            forwarded = headers.get("X-Forwarded-Proto", scheme).strip().lower()
-            scheme = forwarded if forwarded in ("http", "https") else scheme
-        return Visit(
-            argument,
-            _last(asked.query_arguments, keeps_empty=True),
-            _last(asked.body_arguments, keeps_empty=False),
-            address,
-            self._base_url or f"{scheme}://{asked.host}",
-            _cookies(headers.get("Cookie", "")),
-            headers.get("Sec-Fetch-Site"),
-            headers.get("User-Agent", ""),
-            "text/html" in headers.get("Accept", ""),
-        )
-
-
 def _last(arguments: Mapping[str, Sequence[bytes]], *, keeps_empty: bool) -> Mapping[str, str]:
     found = {name: values[-1].decode("utf-8", "replace") for name, values in arguments.items() if values}
     return {name: value for name, value in found.items() if value or keeps_empty}
@@ -96,20 +63,41 @@ def _cookies(header: str) -> Mapping[str, str]:
 
 
 class VisitHandler(ApiHandler):
+    """`base_url` is the relay's address, if it is known; else it is what the request says, by its `Host`."""
+
     is_public = True
 
-    def initialize(self, endpoint: VisitEndpoint, visits: VisitReader) -> None:
+    def initialize(self, endpoint: VisitEndpoint, base_url: str | None) -> None:
         self.endpoint = endpoint
-        self.visits = visits
+        self.base_url = base_url
 
     async def _respond(self, argument: str) -> None:
         try:
-            answer = await self.endpoint(self.visits.read(self.request, argument))
+            answer = await self.endpoint(self._visit(argument))
         except StoreError as error:
             raise RelayError(error.code) from error
         for name, value in answer.headers.items():
             self.set_header(name, value)
         self.answer(answer.body, answer.status)
+
+    def _visit(self, argument: str) -> Visit:
+        asked, headers, client = self.request, self.request.headers, self.client_address
+        scheme = asked.protocol
+        if client != asked.remote_ip:
+            # Whom a trusted proxy speaks for, it also tells how that came.
+            forwarded = headers.get("X-Forwarded-Proto", scheme).strip().lower()
+            scheme = forwarded if forwarded in ("http", "https") else scheme
+        return Visit(
+            argument,
+            _last(asked.query_arguments, keeps_empty=True),
+            _last(asked.body_arguments, keeps_empty=False),
+            client,
+            self.base_url or f"{scheme}://{asked.host}",
+            _cookies(headers.get("Cookie", "")),
+            headers.get("Sec-Fetch-Site"),
+            headers.get("User-Agent", ""),
+            "text/html" in headers.get("Accept", ""),
+        )
 
 
 class GetVisitHandler(VisitHandler):
