@@ -26,8 +26,8 @@ from pulsar_relay.limits.limiter import Limiter
 from pulsar_relay.settings import AuthSettings, Settings
 from pulsar_relay.sign_in import BrowserSignIn
 from pulsar_relay.web.documents import DocumentHandler
-from pulsar_relay.web.gate import Gate
 from pulsar_relay.web.page import page_files
+from pulsar_relay.web.perimeter import Perimeter
 from pulsar_relay.web.sign_in_routes import sign_in_routes
 from tests.accounts import SECRET
 from tests.conditions import WAIT_SECONDS
@@ -75,7 +75,7 @@ class SignIns:
         routes = sign_in_routes(sign_in if self._has_accounts else None)
         routes += [(r"/page/([^/]+)", DocumentHandler, {"documents": page_files()})]
         server = HTTPServer(
-            Application(routes, gate=Gate(self._settings.server), log_function=lambda _: None)
+            Application(routes, perimeter=Perimeter(self._settings.server), log_function=lambda _: None)
         )
         sockets = bind_sockets(0, "127.0.0.1")
         server.add_sockets(sockets)

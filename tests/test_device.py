@@ -272,7 +272,7 @@ def test_no_code_token_or_password_is_logged(
             assert secret not in written
 
 
-# --------------------------------------------------------------------------------- the client that people have
+# ------------------------------------------------------------------------------ the client that people have
 
 
 def authenticator(relay: SignIns, folder: Path, **arguments: Any) -> RelayDeviceFlowAuthenticator:

@@ -26,6 +26,8 @@ ALLOWED = {
         "pulsar_relay/schemas.py",
         "pulsar_relay/account_schemas.py",
         "pulsar_relay/account_answers.py",
+        "pulsar_relay/sign_in_schemas.py",
+        "pulsar_relay/sign_in_answers.py",
         "pulsar_relay/answers.py",
         "pulsar_relay/fields.py",
         "pulsar_relay/loading.py",
