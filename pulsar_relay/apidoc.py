@@ -15,7 +15,7 @@ from pulsar_relay import __version__, answers, frames, schemas
 from pulsar_relay.api_page import PAGE_POLICY as PAGE_POLICY
 from pulsar_relay.api_page import page as page
 from pulsar_relay.errors import ERRORS, ErrorKind, RelayError, body
-from pulsar_relay.fields import TOPIC_NAME
+from pulsar_relay.fields import REACHED_NAME
 from pulsar_relay.operation import Header, Operation, Reply
 from pulsar_relay.operations import operations
 from pulsar_relay.settings import Settings
@@ -165,7 +165,7 @@ def _parameters(converter: Any, operation: Operation) -> Iterable[dict[str, Any]
             "in": "path",
             "required": True,
             "description": "The topic's name.",
-            "schema": {"type": "string", "pattern": f"^{TOPIC_NAME}$", "example": "jobs"},
+            "schema": {"type": "string", "pattern": f"^{REACHED_NAME}$", "example": "jobs"},
         }
     if "{file}" in operation.path:
         yield {

@@ -19,12 +19,15 @@ from pulsar_relay.errors import RelayError
 from pulsar_relay.kinds import Duration
 
 TOPIC_NAME = r"(?=[_-]*[A-Za-z0-9])[A-Za-z0-9_-]{1,255}"
+OWNER_ID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+REACHED_NAME = rf"(?:{OWNER_ID}/)?{TOPIC_NAME}"
+"""A topic as a client may name it: with accounts also one of another user's."""
 
 METADATA_MAX_BYTES = 64 * 1024
 TTL_MAX_SECONDS = 3650 * 24 * 3600
 """Ten years: no retention is longer, and the end of life stays far below what a stream id can hold."""
 
-_TOPIC_NAME = re.compile(TOPIC_NAME)
+_TOPIC_NAME = re.compile(REACHED_NAME)
 _WHOLE_NUMBER = re.compile(r"\s*([+-]?[0-9]{1,20})(?:\.0*)?\s*", re.ASCII)
 _TRUE = frozenset({"true", "1", "on", "t", "y", "yes"})
 _FALSE = frozenset({"false", "0", "off", "f", "n", "no"})
@@ -32,14 +35,16 @@ _METADATA = msgspec.json.Decoder(dict[str, str])
 
 
 def is_topic_name(text: str) -> bool:
-    """Whether a topic can have this name: 1 to 255 ASCII letters, digits, `-`, `_`, not only these two."""
+    """Whether a topic can be named so: 1 to 255 ASCII letters, digits, `-`, `_`, not only these two; before
+    it the id of its owner and a slash, if that is another user.
+    """
     return _TOPIC_NAME.fullmatch(text) is not None
 
 
 class TopicName(fields.String):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.metadata = {"pattern": f"^{TOPIC_NAME}$", **self.metadata}
+        self.metadata = {"pattern": f"^{REACHED_NAME}$", **self.metadata}
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         if not isinstance(value, str) or not is_topic_name(value):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -36,6 +36,7 @@ from pulsar_relay.schemas import (
 from pulsar_relay.settings import PublishSettings, SubscriberSettings
 
 REF_MAX_BYTES = 1024
+TOKEN_MAX_LENGTH = 4096
 PLAIN_SUBSCRIBE_MAX_BYTES = 64 * 1024
 
 _FRAME: Location = ("frame",)
@@ -86,7 +87,13 @@ class PingFrame:
     ref: Ref
 
 
-Frame = SubscribeFrame | UnsubscribeFrame | PublishFrame | AckFrame | PingFrame
+@dataclass(frozen=True, slots=True)
+class AuthenticateFrame:
+    token: str = field(repr=False)
+    ref: Ref
+
+
+Frame = SubscribeFrame | UnsubscribeFrame | PublishFrame | AckFrame | PingFrame | AuthenticateFrame
 
 
 # ----------------------------------------------------------------------------------------------- the schemas
@@ -200,6 +207,19 @@ class Ping(Request):
     ref = _ref()
 
 
+class Authenticate(Request):
+    """Go on with another token of the same user's. Answered by `authenticated`."""
+
+    type = _type("authenticate")
+    token = Text(
+        TOKEN_MAX_LENGTH,
+        1,
+        required=True,
+        metadata=about("An access token, or an API key.", "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.c2ln"),
+    )
+    ref = _ref()
+
+
 _NO_REF = msgspec.Raw()
 _NO_OFFSETS: Mapping[str, str] = {}
 
@@ -224,8 +244,18 @@ class FrameReader:
         self._subscribe_schema = subscribe_schema(subscriber)()
         self._unsubscribe_schema = Unsubscribe()
         self._ack_schema = Ack()
+        self._authenticate_schema = Authenticate()
         self._fields = Fields(
-            "type", "ref", "topics", "offset", "epochs", "client_id", "message_id", "topic", "idempotency_key"
+            "type",
+            "ref",
+            "topics",
+            "offset",
+            "epochs",
+            "client_id",
+            "message_id",
+            "topic",
+            "idempotency_key",
+            "token",
         )
         self._readers: Mapping[str, Callable[[bytes, Mapping[str, bytes], Ref], Frame]] = {
             "subscribe": self._subscribe,
@@ -233,6 +263,7 @@ class FrameReader:
             "publish": self._publish,
             "ack": self._ack,
             "ping": self._ping,
+            "authenticate": self._authenticate,
         }
 
     def read(self, text: bytes) -> Frame:
@@ -302,6 +333,9 @@ class FrameReader:
 
     def _ping(self, text: bytes, texts: Mapping[str, bytes], ref: Ref) -> PingFrame:
         return PingFrame(ref)
+
+    def _authenticate(self, text: bytes, texts: Mapping[str, bytes], ref: Ref) -> AuthenticateFrame:
+        return AuthenticateFrame(_load(self._authenticate_schema, texts)["token"], ref)
 
 
 def _subscribe_frame(
@@ -373,6 +407,17 @@ def acknowledged(topic: str, message_id: MessageId, ref: object) -> dict[str, An
 
 def pong(ref: object) -> dict[str, Any]:
     return _answer("pong", ref, timestamp=_now())
+
+
+def token_expiring(expires_at: float) -> dict[str, Any]:
+    """Nobody has asked for it, so there is no `ref`. In Unix seconds."""
+    return _answer("token_expiring", None, expires_at=timestamp_text(int(expires_at * 1000)))
+
+
+def authenticated(expires_at: float | None, ref: object) -> dict[str, Any]:
+    """Until when, in Unix seconds; None for what does not expire."""
+    told = None if expires_at is None else timestamp_text(int(expires_at * 1000))
+    return _answer("authenticated", ref, expires_at=told)
 
 
 def error(error: RelayError, ref: object) -> dict[str, Any]:

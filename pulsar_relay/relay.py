@@ -76,7 +76,7 @@ from actors.runtime import AskFailed, AsyncioSystemBase
 from actors.stream import MessageId
 from actors.subscriber import SubscriberActor
 from pulsar_relay.errors import RelayError
-from pulsar_relay.fields import is_topic_name
+from pulsar_relay.store.schema import CANARY
 
 T = TypeVar("T")
 
@@ -304,7 +304,9 @@ class Relay:
     async def census(self) -> Census:
         """What clients use; the relay's own topics, whose names nobody can use, are left out."""
         census = await self._ask(self._directory, TakeCensus(), Census)
-        subscribers = {name: count for name, count in census.subscribers.items() if is_topic_name(name)}
+        subscribers = {
+            name: count for name, count in census.subscribers.items() if not name.startswith(CANARY)
+        }
         own = len(census.subscribers) - len(subscribers)
         return replace(
             census,

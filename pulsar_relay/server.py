@@ -1,9 +1,9 @@
 """The composition root: builds a worker from the settings, starts and stops it in a written order.
 
-Start: store and feed -> actors -> probe -> ports. So whoever can connect can publish.
+Start: store and feed -> actors -> accounts -> probe -> ports. So whoever can connect can publish.
 
 Stop: not ready -> `server.shutdown_notice` passes -> no new connections -> waiting polls answered, WebSockets
-closed 1012, streams ended -> publishes under way answered -> actors -> feed and store.
+closed 1012, streams ended -> publishes under way answered -> actors -> accounts -> feed and store.
 After the notice within `server.shutdown_deadline`; what is acknowledged is in the stream long before.
 """
 
@@ -27,8 +27,8 @@ from actors.ports import StoreError
 from actors.protocol import TopicLimits
 from actors.stream import HotLimits
 from pulsar_relay import apidoc, wire
+from pulsar_relay.accounts.accounts import Accounts
 from pulsar_relay.canary import Canary
-from pulsar_relay.config import ConfigError
 from pulsar_relay.frames import FrameReader
 from pulsar_relay.metrics import MeteredStore, WorkerMetrics
 from pulsar_relay.relay import Relay
@@ -51,6 +51,8 @@ from pulsar_relay.web.connections import OpenConnections
 from pulsar_relay.web.cursor_cookie import CursorCookie
 from pulsar_relay.web.documents import HTML, JSON, Document
 from pulsar_relay.web.front import FrontServer
+from pulsar_relay.web.gate import AccountsGate, Gate, OpenGate
+from pulsar_relay.web.guests import Guests
 from pulsar_relay.web.heartbeat import Heartbeats
 from pulsar_relay.web.page import page, page_files
 from pulsar_relay.web.perimeter import Perimeter
@@ -91,9 +93,6 @@ class Worker:
         store that a worker before this one knew. `make_crew` is given this worker, to answer for all there
         are. ConfigError if the file, or the one the settings name, cannot be used.
         """
-        if settings.auth.mode != "none":
-            # A relay that seems to have accounts, and lets everybody in, would be worse than none.
-            raise ConfigError(["auth.mode: requests are not checked against accounts yet"])
         self._settings = settings
         self._name = secrets.token_hex(6)
         valkey = settings.valkey
@@ -109,6 +108,7 @@ class Worker:
         self._cookies = CursorCookie()
         self._learning: asyncio.Task[None] | None = None
         self._build_relay()
+        self._build_accounts()
         self._canary = Canary(self.relay, self._client, self._name, PROBE_SECONDS)
         self._backing = Backing(self._client, settings)
         shards = ShardChecks(self._client, lambda: self._client.refused_shards, lambda: self._feed.failures)
@@ -118,6 +118,8 @@ class Worker:
             "durability": shards.of_each("durability", self._backing.check_durability),
             "eviction": shards.of_each("eviction", self._backing.check_eviction),
         }
+        if self.accounts is not None:
+            checks["accounts"] = self.accounts.check
         others = [self._canary.leg]
         self._probe = Probe(checks, self._feed, PROBE_SECONDS, others=others, shards=shards.by_shard)
         self.metrics.watch_readiness(self._probe.report, self._canary)
@@ -145,7 +147,8 @@ class Worker:
                 report = self._probe.report()
                 return Readiness(report.legs, is_accepting, dict(report.shards))
             case What.WAITING:
-                return Waiting(self.waiters.active, dict(self.waiters.topics))
+                waiters = self.waiters
+                return Waiting(waiters.active, dict(waiters.topics), dict(waiters.scopes))
             case What.HOLDINGS:
                 return await self._holdings(question.topic)
 
@@ -171,6 +174,15 @@ class Worker:
         )
         self.metrics.watch(self.relay)
 
+    def _build_accounts(self) -> None:
+        self.accounts: Accounts | None = None
+        self._guests: Guests | None = None
+        self._gate: Gate = OpenGate()
+        if self._settings.auth.mode == "accounts":
+            self.accounts = Accounts(self._client, self._feed, self._settings.auth)
+            self._guests = Guests(self.accounts, time.time)
+            self._gate = AccountsGate(self.accounts, self._guests)
+
     async def start(self, listen: Listen | None = None) -> Ports:
         """Returns when requests are answered. The store may still be away: then they are answered 503.
 
@@ -186,6 +198,8 @@ class Worker:
         except StoreError as error:
             logger.warning("store: cannot be asked for its settings yet (%s)", error.code)
         self._feed.start(self.relay.take_news, self.relay.compare_now, self.relay.take_claim)
+        if self.accounts is not None:
+            self.accounts.start()
         self._probe.start()
         self._canary.start()
         self._retention.start()
@@ -256,6 +270,8 @@ class Worker:
         return FrontParts(
             relay=self.relay,
             settings=settings,
+            accounts=self.accounts,
+            gate=self._gate,
             reader=reader,
             publisher=publisher,
             waiters=self.waiters,
@@ -271,10 +287,19 @@ class Worker:
                 Heartbeats(
                     limits.ping_interval_seconds, limits.ping_timeout_seconds, limits.stall_limit_seconds
                 ),
+                self._gate,
                 self._timed(wire.websocket_frames),
+                self._timed(wire.full_websocket_frames),
                 perimeter,
             ),
-            streams=StreamParts(self.relay, limits, reader, self.connections, self._timed(wire.sse_events)),
+            streams=StreamParts(
+                self.relay,
+                limits,
+                reader,
+                self.connections,
+                self._timed(wire.sse_events),
+                self._timed(wire.full_sse_events),
+            ),
             perimeter=perimeter,
             openapi=Document(apidoc.as_json(document), JSON),
             docs=Document(apidoc.page(document), HTML, apidoc.PAGE_POLICY),
@@ -339,6 +364,10 @@ class Worker:
             self._learning.cancel()
         await self._probe.stop()
         await self._survey.stop()
+        if self._guests is not None:
+            self._guests.stop()
+        if self.accounts is not None:
+            await self.accounts.stop()
         await self._retention.stop()
         await self._feed.stop()
         await self._store.close()

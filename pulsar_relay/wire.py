@@ -13,7 +13,7 @@ is made once, by whoever needs it first, and every transport wraps the same byte
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -67,15 +67,32 @@ def _plain_end(timestamp: str) -> bytes:
     return _end(timestamp, None)
 
 
-# A worker sees few topics at a time.
-_quoted = lru_cache(maxsize=4096)(_encode)
+@lru_cache(maxsize=4096)
+def _quoted(topic: str) -> bytes:
+    """The name of a topic as its owner knows it. A worker sees few topics at a time."""
+    return _encode(topic.rpartition("/")[2])
 
 
-def notice_frame(notice: Notice) -> dict[str, Any]:
-    """The notice as a JSON value: a WebSocket frame, the data of an event, one of a poll's `notices`."""
+def full_item(message: Message) -> bytes:
+    """The item as it is for all others than the topic's owner: with the owner in front of the name."""
+    text = message.item or item(message)
+    owner = message.topic.rpartition("/")[0]
+    if not owner:
+        return text
+    at = _BEFORE_NAME_BYTES + len(message.id_text)
+    return b"%b%b/%b" % (text[:at], owner.encode(), text[at:])
+
+
+_BEFORE_NAME_BYTES = len('{"type":"message","message_id":"","topic":"')
+
+
+def notice_frame(notice: Notice, name: str | None = None) -> dict[str, Any]:
+    """The notice as a JSON value: a WebSocket frame, the data of an event, one of a poll's `notices`. `name`
+    is what the client calls the topic, where that is not its name inside.
+    """
     return {
         "type": notice.kind,
-        "topic": notice.topic,
+        "topic": notice.topic if name is None else name,
         "reason": notice.reason,
         "lost": notice.lost,
         "first_available": notice.first_available,
@@ -93,6 +110,11 @@ def websocket_frames(messages: Sequence[Message]) -> bytes:
         parts.append(_frame_header(len(text)))
         parts.append(text)
     return b"".join(parts)
+
+
+def full_websocket_frames(messages: Sequence[Message]) -> bytes:
+    """The same for all others than the topic's owner."""
+    return b"".join([websocket_frame(full_item(message)) for message in messages])
 
 
 def websocket_frame(text: bytes) -> bytes:
@@ -113,26 +135,37 @@ def _frame_header(length: int) -> bytes:
 
 def sse_events(messages: Sequence[Message]) -> bytes:
     """One event a message, with the message's id as its id: for streams of a single topic."""
+    return _events(messages, item)
+
+
+def full_sse_events(messages: Sequence[Message]) -> bytes:
+    """The same for all others than the topic's owner."""
+    return _events(messages, full_item)
+
+
+def _events(messages: Sequence[Message], text_of: Callable[[Message], bytes]) -> bytes:
     parts: list[bytes] = []
     for message in messages:
         parts += (
             b"id: ",
             message.id_text.encode(),
             b"\nevent: message\ndata: ",
-            _lines(item(message)),
+            _lines(text_of(message)),
             b"\n\n",
         )
     return _chunk(b"".join(parts))
 
 
-def sse_events_with(messages: Sequence[Message], id_text: str) -> bytes:
+def sse_events_with(messages: Sequence[Message], id_text: str, prefix: str = "") -> bytes:
     """One event a message; only the last has an id, `id_text`, which stands for all that was sent before it.
+    They are for whose topics begin with the prefix inside.
 
     Without messages the id is sent alone: it becomes the client's, and nothing is dispatched.
     """
     parts: list[bytes] = []
     for message in messages:
-        parts += (b"event: message\ndata: ", _lines(item(message)), b"\n\n")
+        text = item(message) if message.topic.startswith(prefix) else full_item(message)
+        parts += (b"event: message\ndata: ", _lines(text), b"\n\n")
     own_id = b"id: %b\n" % id_text.encode()
     # The fields of an event have no order: the id may follow the data of the last one.
     parts[-1:] = (b"\n", own_id, b"\n") if parts else (own_id, b"\n")
@@ -176,12 +209,24 @@ def items(messages: Sequence[Message]) -> bytes:
     return b",".join([message.item or item(message) for message in messages])
 
 
+def full_items(messages: Sequence[Message]) -> bytes:
+    """The same for all others than the owners of the topics."""
+    return b",".join([full_item(message) for message in messages])
+
+
+def items_for(messages: Sequence[Message], prefix: str) -> bytes:
+    """The same for whose topics begin with the prefix inside, and who may read others too."""
+    return b",".join(
+        [item(message) if message.topic.startswith(prefix) else full_item(message) for message in messages]
+    )
+
+
 def poll_answer(
-    items: bytes, cursors: Mapping[str, MessageId], has_more: bool, notices: Sequence[Notice]
+    items: bytes, cursors: Mapping[str, MessageId], has_more: bool, notices: Sequence[Mapping[str, Any]]
 ) -> bytes:
-    """A long-poll's answer around its `items`."""
-    told = {topic: str(cursor) for topic, cursor in cursors.items()}
-    noticed = b',"notices":' + _encode([notice_frame(notice) for notice in notices]) if notices else b""
+    """A long-poll's answer around its `items`. The names in `cursors` and `notices` are the client's."""
+    told = {name: str(cursor) for name, cursor in cursors.items()}
+    noticed = b',"notices":' + _encode(notices) if notices else b""
     return b'{"messages":[%b],"has_more":%b,"cursors":%b%b}' % (
         items,
         b"true" if has_more else b"false",
@@ -191,7 +236,8 @@ def poll_answer(
 
 
 def history_answer(
-    messages: Sequence[Message],
+    items: bytes,
+    total: int,
     limit: int,
     order: str,
     cursor: str | None,
@@ -199,13 +245,13 @@ def history_answer(
     *,
     has_more: bool,
 ) -> bytes:
-    """A page of a topic's history, messages in the order given."""
+    """A page of a topic's history around its `items`, which are `total`."""
     rest = {
-        "total": len(messages),
+        "total": total,
         "limit": limit,
         "order": order,
         "cursor": cursor,
         "next_cursor": None if end is None else str(end),
         "has_more": has_more,
     }
-    return b'{"messages":[%b],%b' % (items(messages), _encode(rest)[1:])
+    return b'{"messages":[%b],%b' % (items, _encode(rest)[1:])

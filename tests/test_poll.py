@@ -496,12 +496,15 @@ def test_a_failed_subscriber_is_a_500_and_logged_once(
 
 def test_waiters_are_counted_by_topic() -> None:
     waiters_ = Waiters()
-    waiters_.enter(["a", "b"])
-    waiters_.enter(["a"])
+    waiters_.enter(["a", "b"], "me")
+    waiters_.enter(["a"], "you")
+    assert dict(waiters_.scopes) == {"me": 1, "you": 1}
     assert (waiters_.active, dict(waiters_.topics)) == (2, {"a": 2, "b": 1})
-    waiters_.leave(["a", "b"])
+    waiters_.leave(["a", "b"], "me")
+    assert dict(waiters_.scopes) == {"you": 1}
     assert (waiters_.active, dict(waiters_.topics)) == (1, {"a": 1})
-    waiters_.leave(["a"])
+    waiters_.leave(["a"], "you")
+    assert dict(waiters_.scopes) == {}
     assert (waiters_.active, dict(waiters_.topics)) == (0, {})
 
 

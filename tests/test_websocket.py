@@ -805,7 +805,7 @@ def test_publishes_under_way_are_answered_before_a_stopping_relay_closes(
     real = Publisher.publish_then
     waiting: list[asyncio.Task[None]] = []
 
-    def publish_later(publisher: Publisher, request: Any, key: Any, told: Any) -> None:
+    def publish_later(publisher: Publisher, caller: Any, request: Any, key: Any, told: Any) -> None:
         async def tell_later(outcome: Any) -> None:
             await asyncio.to_thread(may_go.wait, WAIT_SECONDS)
             told(outcome)
@@ -813,6 +813,7 @@ def test_publishes_under_way_are_answered_before_a_stopping_relay_closes(
         # The append is on its way when the relay is told to stop.
         real(
             publisher,
+            caller,
             request,
             key,
             lambda outcome: waiting.append(asyncio.ensure_future(tell_later(outcome))),

@@ -209,7 +209,8 @@ RESET = Notice("reset", "jobs", "ahead")
 def test_a_poll_is_answered_with_items_and_cursors(
     messages: list[Message], has_more: bool, notices: Sequence[Notice]
 ) -> None:
-    answer = json.loads(wire.poll_answer(wire.items(messages), {"jobs": messages[-1].id}, has_more, notices))
+    told = [wire.notice_frame(notice) for notice in notices]
+    answer = json.loads(wire.poll_answer(wire.items(messages), {"jobs": messages[-1].id}, has_more, told))
     assert answers.PollAnswer().validate(answer) == {}
     assert answer["messages"] == [json.loads(wire.item(each)) for each in messages]
     assert answer["cursors"] == {"jobs": messages[-1].id_text}
@@ -232,7 +233,11 @@ def test_a_notice_is_as_described(notice: Notice) -> None:
 
 @given(batches())
 def test_a_page_of_history_leads_to_the_next(messages: list[Message]) -> None:
-    answer = json.loads(wire.history_answer(messages, 10, "asc", None, messages[-1].id, has_more=True))
+    answer = json.loads(
+        wire.history_answer(
+            wire.items(messages), len(messages), 10, "asc", None, messages[-1].id, has_more=True
+        )
+    )
     assert answers.HistoryAnswer().validate(answer) == {}
     assert answer["messages"] == [json.loads(wire.item(each)) for each in messages]
     rest = {name: value for name, value in answer.items() if name != "messages"}
@@ -247,13 +252,13 @@ def test_a_page_of_history_leads_to_the_next(messages: list[Message]) -> None:
 
 
 def test_a_page_whose_messages_have_all_expired_leads_to_the_next() -> None:
-    answer = json.loads(wire.history_answer([], 10, "asc", None, MessageId.of(7, 3), has_more=True))
+    answer = json.loads(wire.history_answer(b"", 0, 10, "asc", None, MessageId.of(7, 3), has_more=True))
     assert (answer["messages"], answer["next_cursor"], answer["has_more"]) == ([], "7-3", True)
 
 
 @pytest.mark.parametrize("cursor", ["1-2", "", '"\n\\', "\U0001f600"])
 def test_a_page_of_history_may_be_empty_and_tells_its_cursor(cursor: str) -> None:
-    answer = json.loads(wire.history_answer([], 10, "desc", cursor, None, has_more=False))
+    answer = json.loads(wire.history_answer(b"", 0, 10, "desc", cursor, None, has_more=False))
     assert (answer["messages"], answer["cursor"], answer["next_cursor"]) == ([], cursor, None)
 
 

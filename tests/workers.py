@@ -6,9 +6,9 @@ import asyncio
 import dataclasses
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import uvloop
@@ -17,6 +17,8 @@ from pulsar_relay.server import Worker
 from pulsar_relay.settings import Settings
 from pulsar_relay.supervision.listening import Ports
 from tests.valkeys import RealValkey
+
+T = TypeVar("T")
 
 START_SECONDS = 20.0
 _numbers = itertools.count(1)
@@ -57,6 +59,10 @@ class RunningWorker:
             return function()
 
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result(START_SECONDS)
+
+    def wait(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` on the worker's loop and return what comes of it."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(START_SECONDS)
 
     def stop(self) -> None:
         """May be called again."""

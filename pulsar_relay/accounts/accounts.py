@@ -108,6 +108,11 @@ class Accounts:
         await self.roster.stop()
         self.passwords.close()
 
+    async def check(self) -> None:
+        """For readiness: StoreError `accounts_unconfirmed` while nobody can be let in."""
+        if not self.roster.is_confirmed:
+            raise StoreError("accounts_unconfirmed")
+
     async def sign_in(self, username: str, password: str, hint: str = PASSWORD_LOGIN) -> SignedIn:
         """With a refresh token of its own. RelayError as `Users.check_password` and `Sessions.open`."""
         user = await self.users.check_password(username, password)
@@ -134,6 +139,8 @@ class Accounts:
         """
         self.roster.require_confirmed()
         code = access.refusal(principal, action, owner_id, topic, self.grants.known(owner_id, topic))
+        if code == "permission_required" and principal is not None:
+            principal.require(action)
         if code is not None:
             raise RelayError(code)
 

@@ -62,10 +62,11 @@ class Readiness(msgspec.Struct, frozen=True, tag=True):
 
 
 class Waiting(msgspec.Struct, frozen=True, tag=True):
-    """The polls that wait, and by topic."""
+    """The polls that wait, by topic, and by whose they are."""
 
     active: int = 0
     topics: dict[str, int] = {}
+    scopes: dict[str, int] = {}
 
 
 class Holdings(msgspec.Struct, frozen=True, tag=True):
@@ -148,10 +149,12 @@ def _badness(leg: Leg) -> tuple[bool, float]:
 def all_waiting(parts: Iterable[Waiting]) -> Waiting:
     active = 0
     topics: Counter[str] = Counter()
+    scopes: Counter[str] = Counter()
     for part in parts:
         active += part.active
         topics.update(part.topics)
-    return Waiting(active, dict(topics))
+        scopes.update(part.scopes)
+    return Waiting(active, dict(topics), dict(scopes))
 
 
 def all_holdings(parts: Iterable[Holdings]) -> Holdings:

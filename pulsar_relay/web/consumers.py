@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 
 from actors.lag import lag
 from actors.ports import ConsumerEntry, Place
+from pulsar_relay.accounts.user import READ
 from pulsar_relay.errors import FieldError, RelayError
 from pulsar_relay.relay import Relay
 from pulsar_relay.requests import RequestReader
@@ -22,12 +23,16 @@ class ConsumerListHandler(ApiHandler):
         self.reader = reader
 
     async def get(self) -> None:
+        self.caller.require_all_topics()
         query = self.reader.consumers_query(self.request.query_arguments)
-        page = await self.relay.consumers(query.after, query.limit)
-        if page.last is not None:
-            following = urlencode({"after": page.last, "limit": query.limit})
+        prefix = self.caller.prefix
+        page = await self.relay.consumers(prefix + query.after, query.limit)
+        # They are in alphabetical order, so a user's stand together.
+        if page.last is not None and page.last.startswith(prefix):
+            following = urlencode({"after": page.last.removeprefix(prefix), "limit": query.limit})
             self.set_header("Link", f'<{self.request.path}?{following}>; rel="next"')
-        self.answer([_entry(consumer) for consumer in page.consumers])
+        own = [consumer for consumer in page.consumers if consumer.client_id.startswith(prefix)]
+        self.answer([_entry(consumer, prefix) for consumer in own])
 
 
 class ConsumerHandler(ApiHandler):
@@ -37,12 +42,16 @@ class ConsumerHandler(ApiHandler):
         self.relay = relay
 
     async def get(self, client_id: str) -> None:
-        record = await self.relay.consumer(_existing_name(client_id))
-        topics = {place.topic: self._standing(place) for place in record.places}
-        self.answer({**_entry(record.entry), "topics": topics})
+        caller = self.caller
+        caller.require_all_topics()
+        record = await self.relay.consumer(caller.client(_existing_name(client_id)))
+        topics = {caller.told(place.topic): self._standing(place) for place in record.places}
+        self.answer({**_entry(record.entry, caller.prefix), "topics": topics})
 
     async def delete(self, client_id: str) -> None:
-        await self.relay.forget(_existing_name(client_id))
+        self.caller.require(READ)
+        self.caller.require_all_topics()
+        await self.relay.forget(self.caller.client(_existing_name(client_id)))
         self.set_status(204)
         self.clear_header("Content-Type")
         self.finish()
@@ -68,18 +77,21 @@ class AcknowledgeHandler(ApiHandler):
         self.reader = reader
 
     async def post(self, client_id: str) -> None:
+        caller = self.caller
+        caller.require(READ)
         if not _is_name(client_id):
             wrong = FieldError(("path", "client_id"), f"must be 1 to {CLIENT_ID_MAX_LENGTH} characters")
             raise RelayError("invalid_request", errors=[wrong])
-        cursors = self.reader.acknowledgement(self.body(), self.request.headers.get("Content-Type"))
-        stored = await self.relay.acknowledge(client_id, cursors)
-        told = {topic: str(cursor) for topic, cursor in stored.items()}
+        named = self.reader.acknowledgement(self.body(), self.request.headers.get("Content-Type"))
+        cursors = {caller.reach(name, READ): cursor for name, cursor in named.items()}
+        stored = await self.relay.acknowledge(caller.client(client_id), cursors)
+        told = {caller.told(topic): str(cursor) for topic, cursor in stored.items()}
         self.answer({"client_id": client_id, "cursors": told})
 
 
-def _entry(consumer: ConsumerEntry) -> dict[str, Any]:
+def _entry(consumer: ConsumerEntry, prefix: str) -> dict[str, Any]:
     return {
-        "client_id": consumer.client_id,
+        "client_id": consumer.client_id.removeprefix(prefix),
         "connected": consumer.is_connected,
         "idle_seconds": consumer.idle_ms / 1000,
     }

@@ -29,6 +29,9 @@ dropped first.
 class CursorCookie:
     """Writes and reads the cookie's value. All workers share a key, which has to be learnt from the store;
     until then every method raises RelayError, since a cookie that cannot be read is not a missing one.
+
+    `reader` is who reads: one browser, or one program, may speak for several users, of which each has its own
+    place in a topic.
     """
 
     name = "relay_cursor"
@@ -48,26 +51,27 @@ class CursorCookie:
         """The cookie's value in a `Cookie` header."""
         return parse_cookie(cookies).get(self.name) if self.name in cookies else None
 
-    def header(self, value: str | None, cursors: Mapping[str, MessageId]) -> str:
+    def header(self, value: str | None, cursors: Mapping[str, MessageId], reader: str = "") -> str:
         """As `update`, as a `Set-Cookie` header."""
-        return f"{self.name}={self.update(value, cursors)}; HttpOnly; Path=/; SameSite=Lax"
+        return f"{self.name}={self.update(value, cursors, reader)}; HttpOnly; Path=/; SameSite=Lax"
 
-    def update(self, value: str | None, cursors: Mapping[str, MessageId]) -> str:
+    def update(self, value: str | None, cursors: Mapping[str, MessageId], reader: str = "") -> str:
         """The value that follows `value`: these positions replaced, those of other topics kept."""
         kept = self._positions(value)
         for topic, cursor in cursors.items():
             # Taken out first: the dictionary's order is the order of last use.
-            kept.pop(_short(topic), None)
-            kept[_short(topic)] = str(cursor)
+            short = _short(reader + topic)
+            kept.pop(short, None)
+            kept[short] = str(cursor)
         text = ".".join(f"{short}:{cursor}" for short, cursor in list(kept.items())[-_MOST_TOPICS:])
         return f"{text}.{self._sign(text)}"
 
-    def read(self, value: str | None, topics: Sequence[str]) -> dict[str, MessageId]:
+    def read(self, value: str | None, topics: Sequence[str], reader: str = "") -> dict[str, MessageId]:
         """The positions of those `topics` the cookie has one for; none if it is missing, damaged or not
         ours.
         """
         positions = self._positions(value)
-        shorts = {topic: _short(topic) for topic in topics}
+        shorts = {topic: _short(reader + topic) for topic in topics}
         return {
             topic: MessageId.parse(positions[short]) for topic, short in shorts.items() if short in positions
         }

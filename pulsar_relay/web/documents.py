@@ -31,6 +31,7 @@ class DocumentHandler(ApiHandler):
     already, and says so, is answered 304.
     """
 
+    is_public = True
     document: Document
 
     def initialize(self, documents: Mapping[str, Document]) -> None:

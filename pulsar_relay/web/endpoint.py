@@ -13,11 +13,12 @@ import msgspec
 
 from pulsar_relay.errors import FieldError, RelayError, render
 from pulsar_relay.loading import Query
+from pulsar_relay.web.caller import ANYBODY, Caller
 from pulsar_relay.web.perimeter import NO_PERIMETER, Perimeter
 
 logger = logging.getLogger(__name__)
 
-HEADERS = ("content-type", "content-encoding", "cookie", "idempotency-key")
+HEADERS = ("authorization", "content-type", "content-encoding", "cookie", "idempotency-key")
 """The headers that endpoints look at, and the only ones a `Request` has."""
 
 _NOTHING: Mapping[str, str] = {}
@@ -27,7 +28,8 @@ class Request(msgspec.Struct, frozen=True):
     """One request that has come in whole.
 
     `target` is its method and path, a space between; `argument` the part of the path that its address leaves
-    open, unquoted; `headers` are those of `HEADERS` that were sent, the names in lower case.
+    open, unquoted; `headers` are those of `HEADERS` that were sent, the names in lower case. `caller` is who
+    sent it: anybody, until a gate has looked.
     """
 
     target: str
@@ -36,6 +38,11 @@ class Request(msgspec.Struct, frozen=True):
     headers: Mapping[str, str]
     body: bytes
     address: str = ""
+    caller: Caller = ANYBODY
+
+    def by(self, caller: Caller) -> Request:
+        """The same request, once it is known whose it is."""
+        return Request(self.target, self.argument, self.query, self.headers, self.body, self.address, caller)
 
     def plain_body(self) -> bytes:
         """The body as it was sent; a compressed one is refused by name."""

@@ -7,14 +7,16 @@ import logging
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 from tornado.routing import PathMatches
 from tornado.web import HTTPError, RequestHandler
 
 from pulsar_relay.errors import RelayError, render
+from pulsar_relay.web.caller import Caller
 from pulsar_relay.web.endpoint import HEADERS, Answer, Request, Route, refuse_encoding, respond
+from pulsar_relay.web.gate import Gate, bearer
 from pulsar_relay.web.perimeter import METHODS, PREFLIGHT, Perimeter
 
 logger = logging.getLogger(__name__)
@@ -24,8 +26,22 @@ _STATUS_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"
 
 class ApiHandler(RequestHandler):
     """Handlers raise `RelayError`; anything else they raise is a bug, answered 500 without a word of what it
-    was, and logged.
+    was, and logged. Unless one `is_public`, only who has signed in gets to it, and is its `caller`.
     """
+
+    is_public: ClassVar[bool] = False
+    caller: Caller
+
+    @property
+    def gate(self) -> Gate:
+        gate: Gate = self.settings["gate"]
+        return gate
+
+    async def prepare(self) -> None:
+        # What a browser asks first it asks without a token.
+        if not self.is_public and self.request.method != "OPTIONS":
+            self.caller = await self.gate.admit(bearer(self.request.headers.get("Authorization")))
+            self.caller.require_user()
 
     def set_default_headers(self) -> None:
         self.clear_header("Server")
@@ -109,8 +125,10 @@ class ApiHandler(RequestHandler):
 
 class EndpointHandler(ApiHandler):
     """Endpoints of one address, for requests that Tornado has read: of addresses that are asked seldom, and
-    where something about a request is unusual.
+    where something about a request is unusual. They have gates of their own.
     """
+
+    is_public = True
 
     def initialize(self, routes: Mapping[str, Route]) -> None:
         self.routes = routes
@@ -153,7 +171,9 @@ class NotFoundHandler(ApiHandler):
     relay.
     """
 
-    def prepare(self) -> None:
+    is_public = True
+
+    async def prepare(self) -> None:
         path, slash, _ = self.request.path.rpartition("/")
         if slash and path and self.request.path.endswith("/") and self._is_address(path):
             query = f"?{self.request.query}" if self.request.query else ""

@@ -10,6 +10,7 @@ from pulsar_relay.errors import RelayError
 from pulsar_relay.web.perimeter import NO_PERIMETER, Headers, Perimeter
 
 VERSION = "13"
+SUBPROTOCOL = "bearer"
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _RESPONSE = (
     "HTTP/1.1 101 Switching Protocols\r\n"
@@ -41,6 +42,15 @@ def read_headers(head: bytes) -> Headers | None:
     return headers if _HOST.fullmatch(headers.get("host", "")) else None
 
 
+def offered_token(headers: Headers) -> str | None:
+    """The token among the subprotocols: a page can offer `bearer` and `bearer.<token>`, and nothing else."""
+    for offered in headers.get("sec-websocket-protocol", "").split(","):
+        word, dot, token = offered.strip().partition(".")
+        if dot and word == SUBPROTOCOL:
+            return token or None
+    return None
+
+
 def refuse_unless_upgrade(headers: Headers, version: str, perimeter: Perimeter = NO_PERIMETER) -> None:
     """RelayError unless a GET with these headers, in this version of HTTP, may become a WebSocket."""
     tokens = [token.strip().lower() for token in headers.get("connection", "").split(",")]
@@ -59,7 +69,7 @@ def upgrade_response(headers: Headers) -> bytes:
     sharing of ready frames.
     """
     protocols = [name.strip() for name in headers.get("sec-websocket-protocol", "").split(",")]
-    chosen = "Sec-WebSocket-Protocol: bearer\r\n" if "bearer" in protocols else ""
+    chosen = f"Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n" if SUBPROTOCOL in protocols else ""
     key = headers["sec-websocket-key"].encode("latin-1")
     digest = hashlib.sha1(key + _GUID, usedforsecurity=False).digest()
     accept = base64.b64encode(digest).decode()

@@ -16,6 +16,8 @@ from pulsar_relay.web.handler import ApiHandler
 class HealthHandler(ApiHandler):
     """GET /health: the loop turns, or there would be no answer."""
 
+    is_public = True
+
     def get(self) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         self.answer({"status": "healthy", "timestamp": now, "version": __version__})
@@ -25,6 +27,8 @@ class HealthHandler(ApiHandler):
 
 class ReadyHandler(ApiHandler):
     """GET /ready: each worker wrote to the store within the last seconds, and none is stopping."""
+
+    is_public = True
 
     def initialize(self, crew: Crew, durability: str) -> None:
         self.crew = crew
@@ -56,6 +60,8 @@ def _check(failure: str | None) -> dict[str, object]:
 
 class MetricsHandler(ApiHandler):
     """GET /metrics"""
+
+    is_public = True
 
     def initialize(self, crew: Crew) -> None:
         self.crew = crew

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 
 from actors.ports import Notice
 from actors.protocol import Expire, Start, Subscribe, Wanted
 from actors.stream import Batch, MessageId
 from pulsar_relay import wire
+from pulsar_relay.accounts.user import READ
 from pulsar_relay.errors import RelayError
 from pulsar_relay.relay import Relay, Subscriber
 from pulsar_relay.requests import PollRequest, RequestReader
 from pulsar_relay.supervision.crew import Crew
 from pulsar_relay.web.beginnings import beginnings
+from pulsar_relay.web.caller import ANYBODY, Caller
 from pulsar_relay.web.connections import OpenConnections
 from pulsar_relay.web.cursor_cookie import CursorCookie
 from pulsar_relay.web.endpoint import Answer, Request
@@ -25,19 +27,24 @@ from pulsar_relay.web.handler import ApiHandler
 
 
 class Waiters:
-    """The polls that wait now, by topic; what `GET /messages/poll/stats` tells."""
+    """The polls that wait now, by topic, and by whose they are; what `GET /messages/poll/stats` tells."""
 
     def __init__(self) -> None:
         self.active = 0
         self.topics: Counter[str] = Counter()
+        self.scopes: Counter[str] = Counter()
 
-    def enter(self, topics: Sequence[str]) -> None:
+    def enter(self, topics: Collection[str], scope: str) -> None:
         self.active += 1
+        self.scopes[scope] += 1
         for topic in topics:
             self.topics[topic] += 1
 
-    def leave(self, topics: Sequence[str]) -> None:
+    def leave(self, topics: Collection[str], scope: str) -> None:
         self.active -= 1
+        self.scopes[scope] -= 1
+        if not self.scopes[scope]:
+            del self.scopes[scope]
         for topic in topics:
             self.topics[topic] -= 1
             if not self.topics[topic]:
@@ -60,16 +67,19 @@ class PollSink:
         self.batches.append(batch)
         return False
 
-    def items(self, now_ms: int) -> bytes:
+    def items(self, now_ms: int, prefix: str = "") -> bytes:
         """What was delivered, but for what has expired while another topic was waited for. Topics are
         interleaved by time, which is kinder than one after the other; within one ids ascend anyway.
+
+        `prefix` is what the reader's own topics begin with.
         """
         alive = [batch.unexpired(now_ms) for batch in self.batches]
         if len(alive) == 1:
             # Who asked for the same, or waited with this one, is given the same bytes.
-            return alive[0].encoded(wire.items)
+            is_own = alive[0].topic.startswith(prefix)
+            return alive[0].encoded(wire.items if is_own else wire.full_items)
         messages = [message for batch in alive for message in batch.messages]
-        return wire.items(sorted(messages, key=attrgetter("id")))
+        return wire.items_for(sorted(messages, key=attrgetter("id")), prefix)
 
     def notify(self, notice: Notice) -> None:
         self.notices.append(notice)
@@ -83,6 +93,9 @@ class PollSink:
 
     def taken_over(self) -> None:
         self._end("taken_over")
+
+    def shut_out(self, code: str) -> None:
+        self._end(code)
 
     def fail(self) -> None:
         self._end("internal_error")
@@ -126,27 +139,32 @@ class PollEndpoints:
     async def by_body(self, request: Request) -> Answer:
         headers = request.headers
         asked = self._reader.poll(request.plain_body(), headers.get("content-type"))
-        return await self._poll(asked, headers.get("cookie"))
+        return await self._poll(asked, request.caller, headers.get("cookie"))
 
     async def by_query(self, request: Request) -> Answer:
-        return await self._poll(self._reader.poll_query(request.query), request.headers.get("cookie"))
+        asked = self._reader.poll_query(request.query)
+        return await self._poll(asked, request.caller, request.headers.get("cookie"))
 
-    async def _poll(self, request: PollRequest, cookies: str | None) -> Answer:
+    async def _poll(self, request: PollRequest, caller: Caller, cookies: str | None) -> Answer:
         """Wait for messages, and answer."""
         if not self._relay.is_accepting:
             raise RelayError("shutting_down")
+        if caller is not ANYBODY:
+            request = reached(request, caller)
         deadline = asyncio.get_running_loop().time() + request.timeout_seconds
         cookie = self._cursor_cookie.among(cookies) if cookies else None
-        known = self._cursor_cookie.read(cookie, request.topics) if cookie else {}
+        known = self._cursor_cookie.read(cookie, request.topics, caller.prefix) if cookie else {}
         wanted = beginnings(request.topics, request.since, known)
         if any(one.start is Start.LATEST for one in wanted):
             wanted = await self._placed(wanted, deadline)
-        sink = await self._wait(request, wanted, deadline)
+        sink = await self._wait(request, caller, wanted, deadline)
         headers = {}
         if not request.since:
-            headers["Set-Cookie"] = self._cursor_cookie.header(cookie, sink.cursors)
-        items = sink.items(self._relay.clock())
-        return Answer(200, wire.poll_answer(items, sink.cursors, sink.has_more, sink.notices), headers)
+            headers["Set-Cookie"] = self._cursor_cookie.header(cookie, sink.cursors, caller.prefix)
+        items = sink.items(self._relay.clock(), caller.prefix)
+        cursors = {caller.told(topic): cursor for topic, cursor in sink.cursors.items()}
+        notices = [wire.notice_frame(notice, caller.told(notice.topic)) for notice in sink.notices]
+        return Answer(200, wire.poll_answer(items, cursors, sink.has_more, notices), headers)
 
     async def _placed(self, wanted: tuple[Wanted, ...], deadline: float) -> tuple[Wanted, ...]:
         """`wanted` with ids in place of now, as far as they can be had.
@@ -166,31 +184,56 @@ class PollEndpoints:
             for one in wanted
         )
 
-    async def _wait(self, request: PollRequest, wanted: tuple[Wanted, ...], deadline: float) -> PollSink:
-        """Until there are messages, or the deadline has come, or the client is gone, which cancels it."""
+    async def _wait(
+        self, request: PollRequest, caller: Caller, wanted: tuple[Wanted, ...], deadline: float
+    ) -> PollSink:
+        """Until there are messages, or the deadline has come, or the caller may not stay, or the client is
+        gone, which cancels it.
+        """
         loop = asyncio.get_running_loop()
         sink = PollSink(loop.create_future())
         subscriber = self._relay.open_subscriber(sink, "poll", completes=True, max_messages=request.limit)
-        waiting = WaitingPoll(subscriber)
-        self._waiters.enter(request.topics)
+        waiting = WaitingPoll(subscriber, sink, request.topics)
+        self._waiters.enter(request.topics, caller.scope)
         self._connections.add(waiting)
+        caller.enter(waiting)
         timer = loop.call_at(deadline, waiting.go_away)
         subscriber.tell(Subscribe(wanted, client_id=request.client_id))
         try:
             await sink.done
         finally:
             timer.cancel()
-            self._waiters.leave(request.topics)
+            caller.leave(waiting)
+            self._waiters.leave(request.topics, caller.scope)
             self._connections.discard(waiting)
             subscriber.disconnect()
         return sink
 
 
+def reached(request: PollRequest, caller: Caller) -> PollRequest:
+    """The request with the names that things have inside. Raises RelayError where the caller may not read."""
+    topics = list(dict.fromkeys([caller.reach(name, READ) for name in request.topics]))
+    since = request.since and {caller.inside(name): cursor for name, cursor in request.since.items()}
+    client_id = None if request.client_id is None else caller.client(request.client_id)
+    return replace(request, topics=topics, since=since, client_id=client_id)
+
+
 @dataclass(frozen=True, slots=True)
 class WaitingPoll:
-    """A poll among the open connections."""
+    """A poll among the open connections, and a guest."""
 
     subscriber: Subscriber
+    sink: PollSink
+    topics: Sequence[str]
+
+    def topics_read(self) -> Sequence[str]:
+        return self.topics
+
+    def warn(self, expires_at: float) -> None:
+        """It cannot be told before its answer, and there is time for that."""
+
+    def shut_out(self, code: str) -> None:
+        self.sink.shut_out(code)
 
     def go_away(self) -> None:
         """The relay stops, or the time is up: answer now with what there is."""
@@ -204,11 +247,17 @@ class PollStatsHandler(ApiHandler):
         self.crew = crew
 
     async def get(self) -> None:
+        self.caller.require_all_topics()
         waiting = await self.crew.waiting()
-        counts = {f"{wire.OWNER}/{topic}": count for topic, count in waiting.topics.items()}
+        prefix = self.caller.prefix
+        counts = {
+            topic if prefix else f"{wire.OWNER}/{topic}": count
+            for topic, count in waiting.topics.items()
+            if topic.startswith(prefix)
+        }
         self.answer(
             {
-                "active_waiters": waiting.active,
+                "active_waiters": waiting.scopes.get(self.caller.scope, 0),
                 "subscribed_topics": len(counts),
                 "topic_subscriber_counts": counts,
             }

@@ -12,45 +12,54 @@ from actors.ports import Dedupe, Draft, WallClock
 from actors.protocol import Published
 from actors.stream import timestamp_text
 from pulsar_relay import wire
+from pulsar_relay.accounts.user import WRITE
 from pulsar_relay.errors import RelayError
 from pulsar_relay.message_reader import ItemError, PublishRequest
 from pulsar_relay.metrics import Latency
 from pulsar_relay.relay import Relay
 from pulsar_relay.requests import RequestReader, idempotency_key
+from pulsar_relay.web.caller import Caller
 from pulsar_relay.web.endpoint import Answer, Request
-
-SCOPE = "-"
-"""Whose idempotency keys these are. Without accounts all callers are one."""
 
 
 class Publisher:
-    """Turns checked requests into drafts and publishes them; shared by HTTP and WebSocket."""
+    """Turns checked requests into drafts and publishes them; shared by HTTP and WebSocket. Each raises
+    RelayError, also where the caller may not write the topic.
+    """
 
     def __init__(self, relay: Relay, clock: WallClock, latency: Latency) -> None:
         self._relay = relay
         self._clock = clock
         self._latency = latency
 
-    async def publish(self, request: PublishRequest, key: str | None = None) -> Published:
-        """Append one message. Raises RelayError."""
-        return await self.publish_all(request.topic, [request], key)
+    async def publish(self, caller: Caller, request: PublishRequest, key: str | None = None) -> Published:
+        """Append one message."""
+        topic = caller.reach(request.topic, WRITE)
+        return await self.publish_all(caller, topic, [request], key)
 
-    async def publish_all(self, topic: str, requests: Sequence[PublishRequest], key: str | None) -> Published:
-        """Append messages of one topic in one step, in order. Raises RelayError.
+    async def publish_all(
+        self, caller: Caller, topic: str, requests: Sequence[PublishRequest], key: str | None
+    ) -> Published:
+        """Append messages of one topic, which the caller has reached, in one step and in order.
 
         Cancelling the call does not call the publish back.
         """
         started = time.perf_counter()
-        published = await self._relay.publish(topic, *self._drafts(requests, key))
+        published = await self._relay.publish(topic, *self._drafts(caller, requests, key))
         self._latency.observe(time.perf_counter() - started)
         return published
 
     def publish_then(
-        self, request: PublishRequest, key: str | None, told: Callable[[Published | Exception], None]
+        self,
+        caller: Caller,
+        request: PublishRequest,
+        key: str | None,
+        told: Callable[[Published | Exception], None],
     ) -> None:
         """Begin to append one message, and have `told` called with the outcome: for who has no task to wait.
-        Raises RelayError if it cannot begin.
+        Raises if it cannot begin.
         """
+        topic = caller.reach(request.topic, WRITE)
         started = time.perf_counter()
 
         def tell(asking: asyncio.Future[Any]) -> None:
@@ -62,12 +71,12 @@ class Publisher:
             self._latency.observe(time.perf_counter() - started)
             told(published)
 
-        self._relay.publish_soon(request.topic, *self._drafts([request], key)).add_done_callback(tell)
+        self._relay.publish_soon(topic, *self._drafts(caller, [request], key)).add_done_callback(tell)
 
     def _drafts(
-        self, requests: Sequence[PublishRequest], key: str | None
+        self, caller: Caller, requests: Sequence[PublishRequest], key: str | None
     ) -> tuple[list[Draft], Dedupe | None]:
-        dedupe = None if key is None else Dedupe(f"{SCOPE}:{key}", digest_of(requests))
+        dedupe = None if key is None else Dedupe(f"{caller.scope}:{key}", digest_of(requests))
         return [self._draft(request) for request in requests], dedupe
 
     def _draft(self, request: PublishRequest) -> Draft:
@@ -103,8 +112,8 @@ class PublishEndpoints:
         headers = request.headers
         message = self._reader.publish(request.plain_body(), headers.get("content-type"))
         key = idempotency_key(headers.get("idempotency-key"))
-        published = await self._publisher.publish(message, key)
-        return Answer(201, wire.json_text(published_json(published, 0)))
+        published = await self._publisher.publish(request.caller, message, key)
+        return Answer(201, wire.json_text(published_json(published, request.caller)))
 
     async def bulk(self, request: Request) -> Answer:
         headers = request.headers
@@ -114,24 +123,47 @@ class PublishEndpoints:
         items, _is_atomic = self._reader.bulk(
             request.plain_body(), headers.get("content-type"), request.query
         )
-        groups: dict[str, list[int]] = {}
-        for index, item in enumerate(items):
-            if isinstance(item, PublishRequest):
-                groups.setdefault(item.topic, []).append(index)
+        groups, answers = _by_topic(items, request.caller)
         publishes = [
-            self._publish(topic, [items[index] for index in indexes], key)
+            self._publish(request.caller, topic, [items[index] for index in indexes], key)
             for topic, indexes in groups.items()
+            if topic not in answers
         ]
         published = [await publishes[0]] if len(publishes) == 1 else await asyncio.gather(*publishes)
-        answers = dict(zip(groups, published, strict=True))
+        reached = [topic for topic in groups if topic not in answers]
+        answers.update(zip(reached, published, strict=True))
         _refuse_what_to_repeat(answers, is_repeatable=key is not None)
         return Answer(207, wire.json_text(_bulk_json(items, _outcomes(items, groups, answers))))
 
-    async def _publish(self, topic: str, requests: Sequence[Any], key: str | None) -> Published | RelayError:
+    async def _publish(
+        self, caller: Caller, topic: str, requests: Sequence[Any], key: str | None
+    ) -> Published | RelayError:
         try:
-            return await self._publisher.publish_all(topic, requests, key)
+            return await self._publisher.publish_all(caller, topic, requests, key)
         except RelayError as error:
             return error
+
+
+def _by_topic(
+    items: Sequence[Item], caller: Caller
+) -> tuple[dict[str, list[int]], dict[str, Published | RelayError]]:
+    """The places of the messages of each topic; and of those topics that the caller may not write, why."""
+    groups: dict[str, list[int]] = {}
+    refusals: dict[str, Published | RelayError] = {}
+    topics: dict[str, str] = {}
+    for index, item in enumerate(items):
+        if isinstance(item, PublishRequest):
+            name = item.topic
+            topic = topics.get(name)
+            if topic is None:
+                try:
+                    topic = caller.reach(name, WRITE)
+                except RelayError as error:
+                    topic = caller.inside(name)
+                    refusals[topic] = error
+                topics[name] = topic
+            groups.setdefault(topic, []).append(index)
+    return groups, refusals
 
 
 def _refuse_what_to_repeat(answers: Mapping[str, Published | RelayError], *, is_repeatable: bool) -> None:
@@ -162,11 +194,12 @@ def _outcomes(
     return outcomes
 
 
-def published_json(published: Published, index: int) -> dict[str, str]:
-    id_text = published.ids[index]
+def published_json(published: Published, caller: Caller) -> dict[str, str]:
+    """What is told of the one message that was published."""
+    id_text = published.ids[0]
     return {
         "message_id": id_text,
-        "topic": published.topic,
+        "topic": caller.told(published.topic),
         "timestamp": timestamp_text(int(id_text.partition("-")[0])),
     }
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from typing import ClassVar, cast
 
 from actors.ports import Sink
 from actors.protocol import Drained
 from pulsar_relay.relay import Relay, Subscriber
 from pulsar_relay.settings import SubscriberSettings
+from pulsar_relay.web.caller import Caller
 from pulsar_relay.web.connections import OpenConnections
 from pulsar_relay.web.outbox import Outbox
 
@@ -18,7 +20,7 @@ FAREWELL_SECONDS = 5.0
 
 
 class ReceivingConnection(asyncio.Protocol, ABC):
-    """One client's connection: its socket, its outbox, its subscriber.
+    """One client's connection: its socket, its outbox, its subscriber; and a guest, as long as it receives.
 
     `beginning` is what is written first, `unread` what the client sent behind its request.
     """
@@ -31,6 +33,7 @@ class ReceivingConnection(asyncio.Protocol, ABC):
         "_relay",
         "_transport",
         "_unread",
+        "caller",
         "has_left",
         "outbox",
         "subscriber",
@@ -46,6 +49,7 @@ class ReceivingConnection(asyncio.Protocol, ABC):
         relay: Relay,
         limits: SubscriberSettings,
         connections: OpenConnections,
+        caller: Caller,
         *,
         beginning: bytes,
         unread: bytes,
@@ -53,6 +57,7 @@ class ReceivingConnection(asyncio.Protocol, ABC):
         self._relay = relay
         self._limits = limits
         self._connections = connections
+        self.caller = caller
         self._beginning = beginning
         self._unread = unread
         self._end_timer: asyncio.TimerHandle | None = None
@@ -66,6 +71,18 @@ class ReceivingConnection(asyncio.Protocol, ABC):
     @abstractmethod
     def go_away(self) -> None:
         """See `Leaving`."""
+
+    @abstractmethod
+    def topics_read(self) -> Collection[str]:
+        """See `Guest`, as the next two."""
+
+    @abstractmethod
+    def warn(self, expires_at: float) -> None:
+        """See `topics_read`."""
+
+    @abstractmethod
+    def shut_out(self, code: str) -> None:
+        """See `topics_read`."""
 
     # What the transport tells
 
@@ -88,6 +105,8 @@ class ReceivingConnection(asyncio.Protocol, ABC):
         self._connections.add(self)
         self._connections.socket_count += 1
         self.begin()
+        if not self.has_left:
+            self.caller.enter(self)
         unread, self._beginning, self._unread = self._unread, b"", b""
         if unread:
             self.data_received(unread)
@@ -128,6 +147,7 @@ class ReceivingConnection(asyncio.Protocol, ABC):
         """Receive no more. May be called again."""
         if not self.has_left:
             self.has_left = True
+            self.caller.leave(self)
             self.outbox.close()
             self.subscriber.disconnect()
 

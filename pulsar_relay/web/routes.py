@@ -8,6 +8,8 @@ from typing import Any
 
 from tornado.web import Application
 
+from pulsar_relay.accounts.accounts import Accounts
+from pulsar_relay.accounts.user import READ, WRITE
 from pulsar_relay.relay import Relay
 from pulsar_relay.requests import RequestReader
 from pulsar_relay.settings import Settings
@@ -17,6 +19,7 @@ from pulsar_relay.web.consumers import AcknowledgeHandler, ConsumerHandler, Cons
 from pulsar_relay.web.cursor_cookie import CursorCookie
 from pulsar_relay.web.documents import Document, DocumentHandler
 from pulsar_relay.web.endpoint import Endpoints, Route
+from pulsar_relay.web.gate import Gate, OpenGate
 from pulsar_relay.web.handler import NotFoundHandler, endpoint_handler
 from pulsar_relay.web.health import HealthHandler, MetricsHandler, ReadyHandler
 from pulsar_relay.web.perimeter import NO_PERIMETER, Perimeter
@@ -36,6 +39,9 @@ class FrontParts:
 
     relay: Relay
     settings: Settings
+    accounts: Accounts | None
+    """None without accounts."""
+    gate: Gate
     reader: RequestReader
     publisher: Publisher
     waiters: Waiters
@@ -56,15 +62,16 @@ def api_endpoints(parts: FrontParts) -> Endpoints:
     publish = PublishEndpoints(parts.publisher, parts.reader)
     poll = PollEndpoints(parts.relay, parts.reader, parts.waiters, parts.cookies, parts.connections)
     history = HistoryEndpoint(parts.relay, parts.reader)
+    guard = parts.gate.guard
     return Endpoints(
         [
-            Route("POST", "/api/v1/messages", publish.one),
-            Route("POST", "/api/v1/messages/bulk", publish.bulk),
-            Route("POST", "/messages/poll", poll.by_body, ends_with_client=True),
-            Route("GET", "/api/v1/poll", poll.by_query, ends_with_client=True),
-            Route("GET", "/api/v1/topics/{}/messages", history, ends_with_client=True),
+            Route("POST", "/api/v1/messages", guard(publish.one, WRITE)),
+            Route("POST", "/api/v1/messages/bulk", guard(publish.bulk, WRITE)),
+            Route("POST", "/messages/poll", guard(poll.by_body, READ), ends_with_client=True),
+            Route("GET", "/api/v1/poll", guard(poll.by_query, READ), ends_with_client=True),
+            Route("GET", "/api/v1/topics/{}/messages", guard(history, READ), ends_with_client=True),
         ],
-        PlainUpgrade(WEBSOCKET_PATH, parts.sockets),
+        PlainUpgrade(WEBSOCKET_PATH, parts.sockets, parts.gate),
         parts.perimeter,
     )
 
@@ -82,7 +89,7 @@ def api_application(parts: FrontParts, endpoints: Endpoints) -> Application:
             (WEBSOCKET_PATH, UpgradeHandler, {"sockets": parts.sockets}),
             (r"/api/v1/stream", StreamHandler, {"streams": parts.streams}),
             (r"/api/v1/topics", TopicListHandler, topics),
-            (topic, TopicHandler, topics),
+            (topic, TopicHandler, topics | {"accounts": parts.accounts}),
             (r"/api/v1/consumers", ConsumerListHandler, {"relay": relay, "reader": reader}),
             (consumer, ConsumerHandler, {"relay": relay}),
             (consumer + "/ack", AcknowledgeHandler, {"relay": relay, "reader": reader}),
@@ -100,6 +107,7 @@ def api_application(parts: FrontParts, endpoints: Endpoints) -> Application:
             (r"/page/([^/]+)", DocumentHandler, {"documents": parts.page_files}),
         ],
         parts.perimeter,
+        parts.gate,
     )
 
 
@@ -116,17 +124,18 @@ def _by_path(routes: Iterable[Route]) -> Iterator[tuple[Any, ...]]:
 
 def metrics_application(parts: FrontParts) -> Application:
     """What the metrics port serves."""
-    return _application([_metrics_route(parts)], NO_PERIMETER)
+    return _application([_metrics_route(parts)], NO_PERIMETER, OpenGate())
 
 
 def _metrics_route(parts: FrontParts) -> tuple[Any, ...]:
     return (r"/metrics", MetricsHandler, {"crew": parts.crew})
 
 
-def _application(routes: list[Any], perimeter: Perimeter) -> Application:
+def _application(routes: list[Any], perimeter: Perimeter, gate: Gate) -> Application:
     return Application(
         routes,
         perimeter=perimeter,
+        gate=gate,
         default_handler_class=NotFoundHandler,
         # Requests are counted, not logged; and they are in nobody's log with their query.
         log_function=lambda handler: None,

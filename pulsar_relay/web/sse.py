@@ -17,17 +17,20 @@ from actors.ports import Notice
 from actors.protocol import Subscribe
 from actors.stream import Batch, MessageId
 from pulsar_relay import frames, wire
+from pulsar_relay.accounts.user import READ
 from pulsar_relay.cursors import encode_positions
 from pulsar_relay.errors import RelayError
 from pulsar_relay.relay import Relay
 from pulsar_relay.requests import RequestReader, StreamRequest
 from pulsar_relay.settings import SubscriberSettings
 from pulsar_relay.web.beginnings import beginnings
+from pulsar_relay.web.caller import ANYBODY, Caller
 from pulsar_relay.web.connections import OpenConnections
 from pulsar_relay.web.detaching import hand_over, take_socket
 from pulsar_relay.web.handler import ApiHandler
 from pulsar_relay.web.outbox import Outbox
 from pulsar_relay.web.receiving import ReceivingConnection
+from pulsar_relay.web.upgrade import shown_by
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +67,9 @@ class StreamParts:
     reader: RequestReader
     connections: OpenConnections
     encode: Callable[[Sequence[Any]], bytes]
+    """Makes the events of a batch, for the owner of its topic."""
+    encode_full: Callable[[Sequence[Any]], bytes]
+    """The same for others."""
 
 
 class EventSink:
@@ -84,22 +90,30 @@ class EventSink:
         if len(self._topics) == 1:
             return self._outbox.write(batch.encoded(self._encode))
         self._positions[batch.topic] = batch.last
-        return self._outbox.write(wire.sse_events_with(batch.messages, self._position()))
+        prefix = self._stream.caller.prefix
+        return self._outbox.write(wire.sse_events_with(batch.messages, self._position(), prefix))
 
     def notify(self, notice: Notice) -> None:
-        self._outbox.write(wire.sse_event("notice", wire.json_text(wire.notice_frame(notice)), None))
+        told = wire.notice_frame(notice, self._stream.caller.told(notice.topic))
+        self._outbox.write(wire.sse_event("notice", wire.json_text(told), None))
 
     def subscribed(self, cursors: Mapping[str, MessageId], epochs: Mapping[str, str], ref: object) -> None:
         self._positions.update(cursors)
-        told = {topic: str(cursor) for topic, cursor in cursors.items()}
-        value = {"type": "subscribed", "cursors": told, "epochs": epochs}
+        name = self._stream.caller.told
+        value = {
+            "type": "subscribed",
+            "cursors": {name(topic): str(cursor) for topic, cursor in cursors.items()},
+            "epochs": {name(topic): epoch for topic, epoch in epochs.items()},
+        }
         # With an id: a client that is cut off before its first message comes back to the same place.
         self._outbox.write(wire.sse_event("subscribed", wire.json_text(value), self._position()))
 
     def _position(self) -> str:
         if len(self._topics) == 1:
             return str(self._positions[self._topics[0]])
-        return encode_positions({topic: self._positions[topic] for topic in self._topics})
+        # By the names that the client comes back with.
+        name = self._stream.caller.told
+        return encode_positions({name(topic): self._positions[topic] for topic in self._topics})
 
     def refuse(self, code: str, detail: str, ref: object) -> None:
         self._stream.end()
@@ -107,9 +121,7 @@ class EventSink:
     def taken_over(self) -> None:
         # An EventSource comes back whatever it is told; at least not at once.
         self._outbox.write(wire.sse_retry(DEPOSED_MILLISECONDS))
-        told = frames.error(RelayError("taken_over"), None)
-        self._outbox.write(wire.sse_event("taken_over", wire.json_text(told), None))
-        self._stream.end()
+        self._stream.end_with("taken_over")
 
     def fail(self) -> None:
         self._stream.end()
@@ -133,10 +145,15 @@ class EventStream(ReceivingConnection):
     _keepalive: asyncio.TimerHandle
 
     def __init__(
-        self, parts: StreamParts, request: StreamRequest, *, beginning: bytes, unread: bytes
+        self, parts: StreamParts, request: StreamRequest, caller: Caller, *, beginning: bytes, unread: bytes
     ) -> None:
-        super().__init__(parts.relay, parts.limits, parts.connections, beginning=beginning, unread=unread)
-        self._encode = parts.encode
+        super().__init__(
+            parts.relay, parts.limits, parts.connections, caller, beginning=beginning, unread=unread
+        )
+        topics = request.topics
+        # Of one topic all messages have the same names; of several each has the one that fits it.
+        is_own = len(topics) > 1 or topics[0].startswith(caller.prefix)
+        self._encode = parts.encode if is_own else parts.encode_full
         self._request = request
 
     def begin(self) -> None:
@@ -169,6 +186,23 @@ class EventStream(ReceivingConnection):
         self.outbox.write(wire.sse_retry(self._connections.reconnect_milliseconds()))
         self.end()
 
+    def topics_read(self) -> Sequence[str]:
+        return self._request.topics
+
+    def warn(self, expires_at: float) -> None:
+        told = frames.token_expiring(expires_at)
+        self.outbox.write(wire.sse_event("token_expiring", wire.json_text(told), None))
+
+    def shut_out(self, code: str) -> None:
+        self.end_with(code)
+
+    def end_with(self, code: str) -> None:
+        """Say why, in an event of that name, and end."""
+        if not self.has_left:
+            told = frames.error(RelayError(code), None)
+            self.outbox.write(wire.sse_event(code, wire.json_text(told), None))
+            self.end()
+
     def end(self) -> None:
         """End the response. May be called again."""
         if not self.has_left:
@@ -195,13 +229,20 @@ class UnchunkedEventStream(EventStream):
 class StreamHandler(ApiHandler):
     """GET /api/v1/stream"""
 
+    is_public = True
+
     def initialize(self, streams: StreamParts) -> None:
         self.streams = streams
 
     async def get(self) -> None:
         streams = self.streams
+        caller = await self.gate.admit(shown_by(self.request.headers, self.request.query))
+        if caller.principal is not None:
+            caller.require(READ)
         last_event_id = self.request.headers.get("Last-Event-ID")
         request = streams.reader.stream_query(self.request.query_arguments, last_event_id)
+        if caller is not ANYBODY:
+            request = reached(request, caller)
         if not streams.relay.is_accepting:
             raise RelayError("shutting_down")
         try:
@@ -212,9 +253,17 @@ class StreamHandler(ApiHandler):
         told = self.perimeter.told_to_page(self.request.headers.get("Origin"))
         is_chunked = self.request.version == "HTTP/1.1"
         stream = (EventStream if is_chunked else UnchunkedEventStream)(
-            streams, request, beginning=_head(told, is_chunked=is_chunked), unread=unread
+            streams, request, caller, beginning=_head(told, is_chunked=is_chunked), unread=unread
         )
         await hand_over(connection, stream)
+
+
+def reached(request: StreamRequest, caller: Caller) -> StreamRequest:
+    """The request with the names that things have inside. Raises RelayError where the caller may not read."""
+    topics = list(dict.fromkeys([caller.reach(name, READ) for name in request.topics]))
+    since = request.since and {caller.inside(name): cursor for name, cursor in request.since.items()}
+    client_id = None if request.client_id is None else caller.client(request.client_id)
+    return StreamRequest(topics, since, client_id)
 
 
 def _head(told: Iterable[tuple[str, str]], *, is_chunked: bool) -> bytes:

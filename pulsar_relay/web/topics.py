@@ -7,12 +7,14 @@ from urllib.parse import urlencode
 
 from actors.stream import MessageId, timestamp_text
 from pulsar_relay import wire
+from pulsar_relay.accounts.accounts import Accounts
+from pulsar_relay.accounts.user import ADMIN, READ, WRITE
 from pulsar_relay.cursors import place
 from pulsar_relay.errors import RelayError
-from pulsar_relay.fields import is_topic_name
 from pulsar_relay.relay import Relay
 from pulsar_relay.requests import RequestReader
 from pulsar_relay.supervision.crew import Crew
+from pulsar_relay.web.caller import Caller, existing, is_of_another, may
 from pulsar_relay.web.endpoint import Answer, Request
 from pulsar_relay.web.handler import ApiHandler
 
@@ -28,8 +30,12 @@ class TopicListHandler(ApiHandler):
         self.crew = crew
 
     async def get(self) -> None:
+        self.caller.require_all_topics()
         query = self.reader.topics_query(self.request.query_arguments)
-        names = await self.relay.topics(query.after, query.limit + 1)
+        prefix = self.caller.prefix
+        # They are in alphabetical order, so a user's stand together.
+        topics = await self.relay.topics(prefix + query.after, query.limit + 1)
+        names = [self.caller.told(topic) for topic in topics if topic.startswith(prefix)]
         if len(names) > query.limit:
             names = names[: query.limit]
             following = urlencode({"after": names[-1], "limit": query.limit})
@@ -37,20 +43,22 @@ class TopicListHandler(ApiHandler):
         self.answer([{"topic_name": name} for name in names])
 
     async def post(self) -> None:
-        topic, terms = self.reader.new_topic(self.body(), self.request.headers.get("Content-Type"))
+        self.caller.require(WRITE)
+        name, terms = self.reader.new_topic(self.body(), self.request.headers.get("Content-Type"))
+        topic = self.caller.own(name, WRITE)
         await self.relay.create(topic, terms)
-        self.answer(await topic_information(self.relay, self.crew, topic), 201)
+        self.answer(await topic_information(self.relay, self.crew, topic, self.caller), 201)
 
 
-async def topic_information(relay: Relay, crew: Crew, topic: str) -> dict[str, Any]:
+async def topic_information(relay: Relay, crew: Crew, topic: str, caller: Caller) -> dict[str, Any]:
     """What is stored of a topic, what was said of it, and who reads it."""
     description = await relay.describe(topic)
     holdings = await crew.holdings(topic)
     own, effective = description.own, description.effective
     created_ms = description.created_ms
     return {
-        "topic_name": topic,
-        "owner_id": wire.OWNER,
+        "topic_name": caller.told(topic),
+        "owner_id": topic.rpartition("/")[0] or wire.OWNER,
         "created_at": None if created_ms is None else timestamp_text(created_ms),
         "description": description.text,
         "max_messages": own.max_messages,
@@ -78,25 +86,37 @@ def _seconds(milliseconds: int | None) -> float | None:
 class TopicHandler(ApiHandler):
     """GET, PUT and DELETE /api/v1/topics/{topic}"""
 
-    def initialize(self, relay: Relay, reader: RequestReader, crew: Crew) -> None:
+    def initialize(self, relay: Relay, reader: RequestReader, crew: Crew, accounts: Accounts | None) -> None:
         self.relay = relay
         self.reader = reader
         self.crew = crew
+        self.accounts = accounts
 
-    async def get(self, topic: str) -> None:
-        if topic == STATS:
+    async def get(self, name: str) -> None:
+        if name == STATS:
             self.answer(await self._statistics())
         else:
-            self.answer(await topic_information(self.relay, self.crew, _existing_name(topic)))
+            self.answer(await self._information(name))
 
-    async def put(self, topic: str) -> None:
-        topic = _existing_name(topic)
+    async def _information(self, name: str) -> dict[str, Any]:
+        name = existing(name)
+        # What there is of one's own topics needs no permission; what is in them does.
+        caller = self.caller
+        topic = caller.reach(name, READ) if is_of_another(name, caller) else caller.own(name, None)
+        return await topic_information(self.relay, self.crew, topic, caller)
+
+    async def put(self, name: str) -> None:
+        topic = self.caller.own(existing(name), WRITE)
         terms = self.reader.topic_change(self.body(), self.request.headers.get("Content-Type"))
         await self.relay.change(topic, terms)
-        self.answer(await topic_information(self.relay, self.crew, topic))
+        self.answer(await topic_information(self.relay, self.crew, topic, self.caller))
 
-    async def delete(self, topic: str) -> None:
-        await self.relay.delete(_existing_name(topic))
+    async def delete(self, name: str) -> None:
+        topic = self.caller.own(existing(name), WRITE)
+        if self.accounts is not None:
+            # First: to who may write it a topic that is gone would come back with the next message.
+            await self.accounts.grants.forget(*topic.split("/"))
+        await self.relay.delete(topic)
         self.set_status(204)
         self.clear_header("Content-Type")
         self.finish()
@@ -105,15 +125,18 @@ class TopicHandler(ApiHandler):
         """The statistics' address is also that of a topic of this name: if there is one, both are told."""
         information: dict[str, Any] = {}
         try:
-            information = await topic_information(self.relay, self.crew, STATS)
+            information = await self._information(STATS)
         except RelayError as error:
             if error.code != "topic_not_found":
                 raise
-        return information | await relay_statistics(self.relay, self.crew)
+        if not information or may(self.caller, ADMIN):
+            information |= await relay_statistics(self.relay, self.crew, self.caller)
+        return information
 
 
-async def relay_statistics(relay: Relay, crew: Crew) -> dict[str, Any]:
-    """What the workers hold, and how many topics the store has."""
+async def relay_statistics(relay: Relay, crew: Crew, caller: Caller) -> dict[str, Any]:
+    """What the workers hold, and how many topics the store has. Of all users, and so for admins."""
+    caller.require(ADMIN)
     holdings = await crew.holdings()
     return {
         "total_topics": await relay.topic_count(),
@@ -132,7 +155,7 @@ class StatsHandler(ApiHandler):
         self.crew = crew
 
     async def get(self) -> None:
-        self.answer(await relay_statistics(self.relay, self.crew))
+        self.answer(await relay_statistics(self.relay, self.crew, self.caller))
 
 
 class HistoryEndpoint:
@@ -143,7 +166,8 @@ class HistoryEndpoint:
         self._reader = reader
 
     async def __call__(self, request: Request) -> Answer:
-        topic = _existing_name(request.argument)
+        caller = request.caller
+        topic = caller.reach(existing(request.argument), READ)
         query = self._reader.history_query(request.query)
         # A place that is no message id begins where the order begins, as it does for a poll.
         start = place(query.cursor) if query.cursor else None
@@ -152,16 +176,9 @@ class HistoryEndpoint:
         if not page.messages and not page.has_more:
             # Only an empty answer may be about a topic that does not exist.
             await self._relay.describe(topic)
+        items = wire.items_for(page.messages, caller.prefix)
+        total, limit, order = len(page.messages), query.limit, query.order
         return Answer(
             200,
-            wire.history_answer(
-                page.messages, query.limit, query.order, query.cursor, page.end, has_more=page.has_more
-            ),
+            wire.history_answer(items, total, limit, order, query.cursor, page.end, has_more=page.has_more),
         )
-
-
-def _existing_name(topic: str) -> str:
-    # A name no topic can have is simply not found, as any other that does not exist.
-    if not is_topic_name(topic):
-        raise RelayError("topic_not_found")
-    return topic

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from urllib.parse import parse_qs
 
 from tornado.iostream import StreamClosedError
 
+from pulsar_relay.accounts.user import READ
 from pulsar_relay.errors import RelayError
 from pulsar_relay.web.detaching import hand_over, take_socket
+from pulsar_relay.web.gate import Gate, bearer
 from pulsar_relay.web.handler import ApiHandler
-from pulsar_relay.web.handshake import VERSION, read_headers, refuse_unless_upgrade, upgrade_response
+from pulsar_relay.web.handshake import (
+    VERSION,
+    offered_token,
+    read_headers,
+    refuse_unless_upgrade,
+    upgrade_response,
+)
+from pulsar_relay.web.perimeter import Headers
 from pulsar_relay.web.websocket import RelayWebSocket, SocketParts
 
 
@@ -19,14 +29,15 @@ class PlainUpgrade:
     for `UpgradeHandler` to refuse.
     """
 
-    def __init__(self, path: str, sockets: SocketParts) -> None:
-        # A query means nothing here. Tokens of clients that know other relays may be in it.
-        self._line = re.compile(rb"GET " + re.escape(path.encode()) + rb"(?:\?[!-~]*)? HTTP/1\.1\r\n")
+    def __init__(self, path: str, sockets: SocketParts, gate: Gate) -> None:
+        self._line = re.compile(rb"GET " + re.escape(path.encode()) + rb"(?:\?([!-~]*))? HTTP/1\.1\r\n")
         self._sockets = sockets
+        self._gate = gate
 
     def __call__(self, head: bytes, unread: bytes) -> RelayWebSocket | None:
         """See `Upgrade`."""
-        if self._line.match(head) is None:
+        line = self._line.match(head)
+        if line is None:
             return None
         headers = read_headers(head)
         perimeter = self._sockets.perimeter
@@ -38,13 +49,33 @@ class PlainUpgrade:
             return None
         try:
             refuse_unless_upgrade(headers, "HTTP/1.1", perimeter)
+            caller = self._gate.recall(shown_by(headers, (line[1] or b"").decode("ascii")))
+            if caller is None:
+                return None
+            caller.require_user()
+            caller.require(READ)
         except RelayError:
             return None
-        return RelayWebSocket(self._sockets, beginning=upgrade_response(headers), unread=unread)
+        return RelayWebSocket(self._sockets, caller, beginning=upgrade_response(headers), unread=unread)
+
+
+def shown_by(headers: Headers, query: str) -> str | None:
+    """The token that a client shows which opens a WebSocket or an event stream. Browsers let a page set no
+    header on either; on an EventSource there is nothing but the address.
+    """
+    shown = bearer(headers.get("authorization")) or offered_token(headers)
+    if shown is None and "access_token=" in query:
+        found = parse_qs(query, max_num_fields=100).get("access_token")
+        shown = found[0] if found else None
+    return shown
 
 
 class UpgradeHandler(ApiHandler):
-    """GET /ws, for requests that Tornado has read."""
+    """GET /ws, for requests that Tornado has read. Not for who has not signed in: what they may read they can
+    poll.
+    """
+
+    is_public = True
 
     def initialize(self, sockets: SocketParts) -> None:
         self.sockets = sockets
@@ -59,9 +90,12 @@ class UpgradeHandler(ApiHandler):
         refuse_unless_upgrade(headers, self.request.version, self.sockets.perimeter)
         if not self.sockets.relay.is_accepting:
             raise RelayError("shutting_down")
+        caller = await self.gate.admit(shown_by(headers, self.request.query))
+        caller.require_user()
+        caller.require(READ)
         try:
             connection, unread = take_socket(self.detach())
         except StreamClosedError:
             return
         response = upgrade_response(headers)
-        await hand_over(connection, RelayWebSocket(self.sockets, beginning=response, unread=unread))
+        await hand_over(connection, RelayWebSocket(self.sockets, caller, beginning=response, unread=unread))

@@ -10,18 +10,20 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from actors.ports import Notice
-from actors.protocol import Acknowledge, Published, Subscribe, Unsubscribe
+from actors.protocol import Acknowledge, Published, Subscribe, Unsubscribe, Wanted
 from actors.stream import Batch, MessageId
 from pulsar_relay import frames, wire
+from pulsar_relay.accounts.user import READ
 from pulsar_relay.errors import ERRORS, RelayError
 from pulsar_relay.frames import FrameReader
 from pulsar_relay.relay import Relay
 from pulsar_relay.settings import SubscriberSettings
+from pulsar_relay.web.caller import ANYBODY, Caller
 from pulsar_relay.web.connections import OpenConnections
 from pulsar_relay.web.frame_parser import (
     BINARY,
@@ -36,6 +38,7 @@ from pulsar_relay.web.frame_parser import (
     control_frame,
     is_proper_close,
 )
+from pulsar_relay.web.gate import Gate
 from pulsar_relay.web.heartbeat import Heartbeats
 from pulsar_relay.web.perimeter import Perimeter
 from pulsar_relay.web.publish import Publisher, published_json
@@ -63,7 +66,11 @@ class SocketParts:
     publisher: Publisher
     connections: OpenConnections
     heartbeats: Heartbeats
+    gate: Gate
     encode: Callable[[Sequence[Any]], bytes]
+    """Makes the frames of a batch, for the owner of its topic."""
+    encode_full: Callable[[Sequence[Any]], bytes]
+    """The same for others."""
     perimeter: Perimeter
 
 
@@ -82,17 +89,25 @@ class WebSocketSink:
         return self._outbox.write(batch.encoded(self._encode))
 
     def notify(self, notice: Notice) -> None:
-        self._connection.send(wire.notice_frame(notice))
+        self._connection.send(wire.notice_frame(notice, self._told(notice.topic)))
 
     def subscribed(self, cursors: Mapping[str, MessageId], epochs: Mapping[str, str], ref: object) -> None:
-        confirmed = frames.subscribed(cursors, epochs, ref)
+        told = self._told
+        confirmed = frames.subscribed(
+            {told(topic): cursor for topic, cursor in cursors.items()},
+            {told(topic): epoch for topic, epoch in epochs.items()},
+            ref,
+        )
         self._connection.send({**confirmed, "session_id": self._session_id})
 
     def unsubscribed(self, topics: Sequence[str], ref: object) -> None:
-        self._connection.send(frames.unsubscribed(topics, ref))
+        self._connection.send(frames.unsubscribed(list(map(self._told, topics)), ref))
 
     def acknowledged(self, topic: str, message_id: MessageId, ref: object) -> None:
-        self._connection.send(frames.acknowledged(topic, message_id, ref))
+        self._connection.send(frames.acknowledged(self._told(topic), message_id, ref))
+
+    def _told(self, topic: str) -> str:
+        return self._connection.caller.told(topic)
 
     def refuse(self, code: str, detail: str, ref: object) -> None:
         self._connection.send(frames.error(RelayError(code, detail), ref))
@@ -107,6 +122,21 @@ class WebSocketSink:
         self._connection.close("subscriber_failed")
 
 
+class UserSocketSink(WebSocketSink):
+    """The same for a user, who may read topics of others, too."""
+
+    __slots__ = ("_encode_full", "_prefix")
+
+    def __init__(self, connection: RelayWebSocket, parts: SocketParts) -> None:
+        super().__init__(connection, parts.encode)
+        self._encode_full = parts.encode_full
+        self._prefix = connection.caller.prefix
+
+    def deliver(self, batch: Batch) -> bool:
+        is_own = batch.topic.startswith(self._prefix)
+        return self._outbox.write(batch.encoded(self._encode if is_own else self._encode_full))
+
+
 class RelayWebSocket(ReceivingConnection):
     """A WebSocket from its opening handshake, whose answer is `beginning`, to the end of its socket."""
 
@@ -118,15 +148,19 @@ class RelayWebSocket(ReceivingConnection):
         "_parts",
         "_publishing",
         "_refused_bytes",
+        "_renewing",
         "_topics",
     )
 
-    def __init__(self, parts: SocketParts, *, beginning: bytes, unread: bytes) -> None:
-        super().__init__(parts.relay, parts.limits, parts.connections, beginning=beginning, unread=unread)
+    def __init__(self, parts: SocketParts, caller: Caller, *, beginning: bytes, unread: bytes) -> None:
+        super().__init__(
+            parts.relay, parts.limits, parts.connections, caller, beginning=beginning, unread=unread
+        )
         self._parts = parts
         self._parser = FrameParser(parts.limits.max_frame_bytes)
         self._topics: set[str] = set()
         self._publishing = 0
+        self._renewing: asyncio.Task[None] | None = None
         self._heard = 0
         self._is_held = False
         self._is_going_away = False
@@ -134,7 +168,10 @@ class RelayWebSocket(ReceivingConnection):
         """What came since the peer's last frame that counts; None as long as its frames are read."""
 
     def begin(self) -> None:
-        self.open_subscriber(WebSocketSink(self, self._parts.encode), "websocket")
+        parts = self._parts
+        is_user = self.caller is not ANYBODY
+        sink = UserSocketSink(self, parts) if is_user else WebSocketSink(self, parts.encode)
+        self.open_subscriber(sink, "websocket")
         self._parts.heartbeats.watch(self)
 
     def send(self, frame: Any) -> None:
@@ -222,18 +259,29 @@ class RelayWebSocket(ReceivingConnection):
         if isinstance(frame, frames.PublishFrame):
             self._begin_publish(frame)
         elif isinstance(frame, frames.AckFrame):
-            self.subscriber.tell(Acknowledge(frame.topic, frame.message_id, frame.ref))
+            topic = None if frame.topic is None else self.caller.inside(frame.topic)
+            self.subscriber.tell(Acknowledge(topic, frame.message_id, frame.ref))
         elif isinstance(frame, frames.SubscribeFrame):
-            topics = self._topics | {wanted.topic for wanted in frame.wanted}
-            if len(topics) > self._limits.max_topics:
-                raise RelayError("too_many_subscriptions")
-            self._topics = topics
-            self.subscriber.tell(Subscribe(frame.wanted, frame.ref, frame.client_id))
+            self._subscribe(frame)
         elif isinstance(frame, frames.UnsubscribeFrame):
-            self._topics.difference_update(frame.topics)
-            self.subscriber.tell(Unsubscribe(frame.topics, frame.ref))
+            left = tuple(map(self.caller.inside, frame.topics))
+            self._topics.difference_update(left)
+            self.subscriber.tell(Unsubscribe(left, frame.ref))
+        elif isinstance(frame, frames.AuthenticateFrame):
+            self._begin_renewal(frame)
         else:
             self.send(frames.pong(frame.ref))
+
+    def _subscribe(self, frame: frames.SubscribeFrame) -> None:
+        wanted, client_id = frame.wanted, frame.client_id
+        if self.caller is not ANYBODY:
+            wanted = reached(wanted, self.caller)
+            client_id = None if client_id is None else self.caller.client(client_id)
+        topics = self._topics | {one.topic for one in wanted}
+        if len(topics) > self._limits.max_topics:
+            raise RelayError("too_many_subscriptions")
+        self._topics = topics
+        self.subscriber.tell(Subscribe(wanted, frame.ref, client_id))
 
     def _begin_publish(self, frame: frames.PublishFrame) -> None:
         """Publishes of one connection run at the same time, in the order they came."""
@@ -242,14 +290,14 @@ class RelayWebSocket(ReceivingConnection):
         self._publishing += 1
         told = partial(self._on_published, frame.ref)
         try:
-            self._parts.publisher.publish_then(frame.request, frame.idempotency_key, told)
+            self._parts.publisher.publish_then(self.caller, frame.request, frame.idempotency_key, told)
         except Exception as error:  # noqa: BLE001  # whatever it is, it is told
             told(error)
 
     def _on_published(self, ref: object, outcome: Published | Exception) -> None:
         self._publishing -= 1
         if isinstance(outcome, Published):
-            self.send(frames.published(published_json(outcome, 0), ref))
+            self.send(frames.published(published_json(outcome, self.caller), ref))
         elif isinstance(outcome, RelayError):
             self.send(frames.error(outcome, ref))
         else:
@@ -259,6 +307,49 @@ class RelayWebSocket(ReceivingConnection):
         self._go_on()
         if self._is_going_away and not self._publishing:
             self._close_going_away()
+
+    # ------------------------------------------------------------------------------------- who it belongs to
+
+    def topics_read(self) -> set[str]:
+        return self._topics
+
+    def warn(self, expires_at: float) -> None:
+        self.send(frames.token_expiring(expires_at))
+
+    def shut_out(self, code: str) -> None:
+        self.close(code)
+
+    def _begin_renewal(self, frame: frames.AuthenticateFrame) -> None:
+        if self.caller is ANYBODY:
+            raise RelayError("unknown_frame")
+        if self._renewing is not None:
+            raise RelayError("overloaded", "The token before this one is still being looked at.")
+        self._renewing = asyncio.get_running_loop().create_task(self._renew(frame))
+
+    async def _renew(self, frame: frames.AuthenticateFrame) -> None:
+        """Go on as the same user with another token."""
+        try:
+            caller = await self._parts.gate.admit(frame.token)
+            if caller.scope != self.caller.scope:
+                raise RelayError("another_user")
+            caller.require(READ)
+        except RelayError as error:
+            self.send(frames.error(error, frame.ref))
+        except Exception:
+            logger.exception("websocket: a token could not be looked at")
+            self.close("internal_error")
+        else:
+            if not self.has_left:
+                self._go_on_as(caller)
+                assert caller.principal is not None
+                self.send(frames.authenticated(caller.principal.expires_at, frame.ref))
+        finally:
+            self._renewing = None
+
+    def _go_on_as(self, caller: Caller) -> None:
+        self.caller.leave(self)
+        self.caller = caller
+        caller.enter(self)
 
     # -------------------------------------------------------------------------------------------- being held
 
@@ -353,3 +444,9 @@ class RelayWebSocket(ReceivingConnection):
     def leave(self) -> None:
         super().leave()
         self._parts.heartbeats.forget(self)
+
+
+def reached(wanted: Sequence[Wanted], caller: Caller) -> tuple[Wanted, ...]:
+    """The same topics by their names inside, each once. Raises RelayError where the caller may not read."""
+    found = {topic: one for one in wanted if (topic := caller.reach(one.topic, READ))}
+    return tuple(replace(one, topic=topic) for topic, one in found.items())

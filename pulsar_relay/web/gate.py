@@ -1,0 +1,99 @@
+"""Gate: from what a request shows to who is calling, before anything else is done with it.
+
+Asked thousands of times a second: a token or key that was shown before is recalled, without a pause; only one
+that is new is waited for.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from pulsar_relay.accounts.accounts import Accounts
+from pulsar_relay.accounts.principal import Principal
+from pulsar_relay.errors import RelayError
+from pulsar_relay.web.caller import ANYBODY, Caller, Stranger, UserCaller
+from pulsar_relay.web.endpoint import Answer, Endpoint, Request
+from pulsar_relay.web.guests import Guests
+
+
+class Gate(Protocol):
+    def recall(self, shown: str | None) -> Caller | None:
+        """The caller that shows this, at once; None if that takes longer, or there is none."""
+
+    async def admit(self, shown: str | None) -> Caller:
+        """The caller that shows this access token or API key, or nothing. RelayError says why there is none:
+        a 401, 403 for an account that is closed, 503 while nobody can tell.
+        """
+
+    def guard(self, endpoint: Endpoint, needs: str) -> Endpoint:
+        """The endpoint, for callers whose account has this permission, and for who has not signed in as far
+        as it is granted to everybody.
+        """
+
+
+class OpenGate:
+    """For a relay without accounts."""
+
+    def recall(self, shown: str | None) -> Caller | None:
+        return ANYBODY
+
+    async def admit(self, shown: str | None) -> Caller:
+        return ANYBODY
+
+    def guard(self, endpoint: Endpoint, needs: str) -> Endpoint:
+        return endpoint
+
+
+class AccountsGate:
+    """For a relay with accounts."""
+
+    def __init__(self, accounts: Accounts, guests: Guests) -> None:
+        self._accounts = accounts
+        self._authenticator = accounts.authenticator
+        self._guests = guests
+        self._stranger = Stranger(accounts, guests)
+
+    def recall(self, shown: str | None) -> Caller | None:
+        if shown is None:
+            return self._stranger
+        principal = self._authenticator.recall(shown)
+        return None if principal is None else self._caller(principal)
+
+    async def admit(self, shown: str | None) -> Caller:
+        if shown is None:
+            return self._stranger
+        return self._caller(await self._authenticator.authenticate(shown))
+
+    def _caller(self, principal: Principal) -> Caller:
+        return UserCaller(principal, self._accounts, self._guests)
+
+    def guard(self, endpoint: Endpoint, needs: str) -> Endpoint:
+        recall, authenticate = self._authenticator.recall, self._authenticator.authenticate
+        accounts, guests = self._accounts, self._guests
+
+        async def answer_user(request: Request) -> Answer:
+            shown = bearer(request.headers.get("authorization"))
+            if shown is None:
+                return await self._answer_stranger(endpoint, request)
+            principal = recall(shown) or await authenticate(shown)
+            principal.require(needs)
+            return await endpoint(request.by(UserCaller(principal, accounts, guests)))
+
+        return answer_user
+
+    async def _answer_stranger(self, endpoint: Endpoint, request: Request) -> Answer:
+        try:
+            return await endpoint(request.by(self._stranger))
+        except RelayError as error:
+            if error.kind.is_retryable:
+                raise
+            # Whatever is wrong with the request: first of all it is nobody's.
+            raise RelayError("unauthenticated") from None
+
+
+def bearer(authorization: str | None) -> str | None:
+    """What an `Authorization` header shows; None if it shows no bearer of anything."""
+    if authorization is None:
+        return None
+    scheme, _, shown = authorization.partition(" ")
+    return (shown.strip() or None) if scheme.lower() == "bearer" else None
