@@ -21,7 +21,8 @@ _HIDDEN = "********"
 class IdentityProvider:
     """One provider. Either `discovery_url` is set, or `issuer`, both endpoints and `jwks_uri` are.
 
-    The claims are those of its ID token from which a user's name, address and lasting identity are taken.
+    The claims are those of its ID token from which a user's name, address and lasting identity are taken. The
+    name, where the token has none, is asked for at `userinfo_endpoint`, or where discovery finds it.
     """
 
     name: str
