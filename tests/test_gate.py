@@ -8,8 +8,9 @@ import requests
 from pulsar_relay.accounts.accounts import Accounts
 from pulsar_relay.web.gate import bearer
 from tests.conditions import WAIT_SECONDS
-from tests.people import Asking, Pair, Person
+from tests.people import Asking, Pair, Person, Stream
 from tests.people import pair as pair
+from tests.talks import Talk
 from tests.workers import relay_valkey as relay_valkey
 
 PUBLISH = {"topic": "jobs", "payload": {}}
@@ -153,6 +154,28 @@ def test_a_request_that_is_not_plain_is_let_in_by_the_same_rules(pair: Pair) -> 
     assert requests.post(url, body, headers=mine, timeout=WAIT_SECONDS).status_code == 201
     body = (part for part in [b'{"topic": "jobs", ', b'"payload": 1}'])
     assert requests.post(url, body, headers=headers, timeout=WAIT_SECONDS).status_code == 401
+
+
+def test_a_socket_and_a_stream_are_let_in_by_what_a_page_can_show_and_no_log_has_it(
+    pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    person = Person(pair.one)
+    query = f"access_token={person.shown}"
+    for _ in ("new", "recalled"):
+        with Talk(pair.one.ws_url, subprotocols=["bearer", f"bearer.{person.shown}"]) as talk:
+            assert talk.socket.subprotocol == "bearer"
+            assert talk.ask("ping", "pong")
+        with Talk(f"{pair.one.ws_url}?{query}") as talk:
+            assert talk.ask("ping", "pong")
+        stream = Stream(Asking(pair.one, ""), pair.one, "jobs", f"&{query}")
+        stream.event("subscribed")
+    with caplog.at_level("DEBUG"):
+        assert Asking(pair.one, "").ask("GET", f"/ws?{query}").status_code == 404
+        # Elsewhere an address shows nothing.
+        assert Asking(pair.one, "").ask("GET", f"/api/v1/topics?{query}").status_code == 401
+        assert Asking(pair.one, "").ask("GET", f"/api/v1/poll?topics=jobs&{query}").status_code == 401
+    relays = [record for record in caplog.records if record.name.startswith(("pulsar_relay", "tornado"))]
+    assert not [record for record in relays if person.shown in record.getMessage()]
 
 
 @pytest.mark.parametrize(
