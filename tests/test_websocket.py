@@ -555,10 +555,10 @@ def test_a_frame_whose_handling_fails_closes_with_1011_and_is_logged_once(
         ({"Sec_WebSocket_Version": "12"}, 400, "bad_request"),
         ({"Sec_WebSocket_Version": ""}, 400, "bad_request"),
         ({"Sec_WebSocket_Key": ""}, 400, "bad_request"),
-        ({"Origin": "https://elsewhere.example"}, 400, "bad_request"),
-        ({"Origin": "null"}, 400, "bad_request"),
-        ({"Origin": "http://127.0.0.1", "Sec_Fetch_Site": "cross-site"}, 400, "bad_request"),
-        ({"Sec_Fetch_Site": "same-site"}, 400, "bad_request"),
+        ({"Origin": "https://elsewhere.example"}, 403, "origin_not_allowed"),
+        ({"Origin": "null"}, 403, "origin_not_allowed"),
+        ({"Origin": "http://127.0.0.1", "Sec_Fetch_Site": "cross-site"}, 403, "origin_not_allowed"),
+        ({"Sec_Fetch_Site": "same-site"}, 403, "origin_not_allowed"),
     ],
 )
 def test_an_upgrade_that_cannot_be_is_refused_in_the_usual_shape(
