@@ -103,8 +103,9 @@ def _operation(path: str, method: str, operation: Json) -> str:
     if parameters:
         parts += ["<h4>Parameters</h4>", _fields(parameters)]
     if "requestBody" in operation:
-        schema = operation["requestBody"]["content"]["application/json"]["schema"]
-        parts += ["<h4>Body</h4>", f"<p>{_kind(schema)}, as <code>application/json</code>.</p>"]
+        media_type, content = next(iter(operation["requestBody"]["content"].items()))
+        described = f"{_kind(content['schema'])}, as <code>{escape(media_type)}</code>."
+        parts += ["<h4>Body</h4>", f"<p>{described}</p>"]
     parts += ["<h4>Answers</h4>", _answers(operation["responses"])]
     for side, title in (("client", "Frames the client sends"), ("server", "Frames the relay sends")):
         if side in operation.get("x-frames", {}):

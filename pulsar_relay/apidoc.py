@@ -11,7 +11,7 @@ from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
 from marshmallow import fields
 
-from pulsar_relay import __version__, answers, frames, schemas
+from pulsar_relay import __version__, account_answers, account_schemas, answers, frames, schemas
 from pulsar_relay.api_page import PAGE_POLICY as PAGE_POLICY
 from pulsar_relay.api_page import page as page
 from pulsar_relay.errors import ERRORS, ErrorKind, RelayError, body
@@ -23,6 +23,7 @@ from pulsar_relay.settings import Settings
 OPENAPI_VERSION = "3.1.0"
 _JSON = "application/json"
 _NDJSON = "application/x-ndjson"
+_FORM = "application/x-www-form-urlencoded"
 
 _ABOUT = (
     "A durable message relay. Publishers POST JSON messages to topics; subscribers read them over "
@@ -35,6 +36,7 @@ _TAGS = {
     "read": "Receive messages, as they come and from a cursor on.",
     "topics": "What there is, and what it holds.",
     "consumers": "Clients with a name, how far they are behind, and their acknowledgements.",
+    "accounts": "Who may use the relay, and how one signs in.",
     "operate": "For those who run the relay.",
 }
 
@@ -79,6 +81,13 @@ _ANSWERS = (
     *(answers.AcknowledgeAnswer, answers.ConsumerEntry, answers.ConsumerTopic, answers.ConsumerAnswer),
     *(answers.HealthAnswer, answers.ReadyCheck, answers.ReadyAnswer, answers.WrongField, answers.ErrorAnswer),
 )
+_OF_ACCOUNTS: tuple[type[answers.Answer | schemas.Request], ...] = (
+    *(account_schemas.LoginForm, account_schemas.Refresh, account_schemas.Revoke, account_schemas.Register),
+    *(account_schemas.UserChange, account_schemas.NewKey, account_schemas.NewGrant),
+    *(account_answers.TokenAnswer, account_answers.UserAnswer, account_answers.UsersStatsAnswer),
+    *(account_answers.SessionEntry, account_answers.KeyEntry, account_answers.KeyAnswer),
+    *(account_answers.GrantEntry, account_answers.GrantsAnswer),
+)
 _SERVER_FRAMES: dict[str, type[answers.Answer]] = {
     "SubscribedFrame": answers.SubscribedFrame,
     "UnsubscribedFrame": answers.UnsubscribedFrame,
@@ -109,6 +118,8 @@ def _components(settings: Settings) -> dict[str, Any]:
         "Acknowledge": schemas.acknowledge_schema(settings.subscriber.max_topics),
     }
     made: dict[str, Any] = {schema.__name__: schema for schema in _ANSWERS}
+    if settings.auth.mode == "accounts":
+        made |= {schema.__name__: schema for schema in _OF_ACCOUNTS}
     return {**requests, **made, **_client_frames(settings), **_SERVER_FRAMES}
 
 
@@ -139,10 +150,22 @@ def _add(spec: APISpec, converter: Any, operation: Operation) -> None:
         if operation.line is not None:
             content[_NDJSON] = {"schema": operation.line}
         described["requestBody"] = {"required": True, "content": content}
+    if operation.form is not None:
+        content = {_FORM: {"schema": operation.form}}
+        described["requestBody"] = {"required": True, "content": content}
     for method in operation.methods:
         name = f"{method.lower()}{operation.path.title()}"
         identifier = "".join(letter for letter in name if letter.isalnum())
         spec.path(operation.path, operations={method.lower(): {**described, "operationId": identifier}})
+
+
+_OTHER_PARTS = {
+    "file": ("The file's name.", "page.js"),
+    "user_id": ("The user's id.", account_answers.EXAMPLE_USER),
+    "jti": ("The session's id.", account_answers.EXAMPLE_SESSION),
+    "key_id": ("The key's id.", account_answers.EXAMPLE_KEY),
+    "grantee": ("A user's id, `users` or `public`.", account_answers.EXAMPLE_USER),
+}
 
 
 def _parameters(converter: Any, operation: Operation) -> Iterable[dict[str, Any]]:
@@ -167,14 +190,15 @@ def _parameters(converter: Any, operation: Operation) -> Iterable[dict[str, Any]
             "description": "The topic's name.",
             "schema": {"type": "string", "pattern": f"^{REACHED_NAME}$", "example": "jobs"},
         }
-    if "{file}" in operation.path:
-        yield {
-            "name": "file",
-            "in": "path",
-            "required": True,
-            "description": "The file's name.",
-            "schema": {"type": "string", "example": "page.js"},
-        }
+    for name, (description, example) in _OTHER_PARTS.items():
+        if f"{{{name}}}" in operation.path:
+            yield {
+                "name": name,
+                "in": "path",
+                "required": True,
+                "description": description,
+                "schema": {"type": "string", "example": example},
+            }
     for name, field in (operation.query() if operation.query else schemas.Request()).fields.items():
         schema = _without_null(converter.field2property(field))
         about = {"description": schema.pop("description", ""), "schema": schema}

@@ -36,6 +36,7 @@ from actors.ports import (
 from actors.stream import MessageId
 from pulsar_relay.canary import Canary
 from pulsar_relay.errors import ERRORS
+from pulsar_relay.limits.limiter import CONNECTIONS, FAILS_OPEN, LOGIN_BACKOFF, POLLS
 from pulsar_relay.relay import Relay
 from pulsar_relay.store.probe import ProbeReport
 from pulsar_relay.survey import Standing
@@ -68,6 +69,8 @@ OPERATIONS = (
 """What `MeteredStore` tells apart."""
 ANSWERS = ("taken_over", "ahead_of_stream", "consumer_not_found", "consumer_connected")
 """What a store that works well says to a client that does not."""
+LIMITS = (*FAILS_OPEN, LOGIN_BACKOFF, CONNECTIONS, POLLS)
+"""What a request can be refused by."""
 STORE_ERRORS = ("overloaded", "internal_error", *(code for code in ERRORS if code.startswith("store_")))
 
 
@@ -106,6 +109,7 @@ class WorkerMetrics:
         self._report: Callable[[], ProbeReport] = ProbeReport
         self._canary: Canary | None = None
         self._standing: Callable[[], Standing | None] = lambda: None
+        self._refusals: Mapping[str, int] = {}
         self.publish_latency = Latency()
         self.delivery_latency = Latency()
         self.valkey_latency = Latency()
@@ -129,6 +133,9 @@ class WorkerMetrics:
     def watch_consumers(self, standing: Callable[[], Standing | None]) -> None:
         self._standing = standing
 
+    def watch_refusals(self, refusals: Mapping[str, int]) -> None:
+        self._refusals = refusals
+
     def collect(self) -> Iterator[Metric]:
         for name, documentation, value in self._counted():
             yield CounterMetricFamily(name, documentation, value=value)
@@ -147,6 +154,12 @@ class WorkerMetrics:
         yield _labelled(
             CounterMetricFamily("relay_valkey_errors", "Operations on Valkey that failed.", labels=["code"]),
             self.valkey_errors,
+        )
+        yield _labelled(
+            CounterMetricFamily(
+                "relay_requests_limited", "Requests refused because of a limit.", labels=["limit"]
+            ),
+            {**dict.fromkeys(LIMITS, 0), **self._refusals},
         )
         report = self._report()
         yield _labelled(

@@ -6,6 +6,7 @@ The API document is made from this list, and the routes are held to it by a test
 from __future__ import annotations
 
 from pulsar_relay import answers, schemas
+from pulsar_relay.account_operations import account_operations
 from pulsar_relay.operation import READ_BODY, STORE, Header, Operation, Reply
 from pulsar_relay.settings import Settings
 
@@ -62,6 +63,7 @@ def operations(settings: Settings) -> tuple[Operation, ...]:
         *_reading(settings),
         *_topics(settings),
         *_consumers(settings),
+        *(account_operations() if settings.auth.mode == "accounts" else ()),
         *_operating(),
     )
 

@@ -30,6 +30,7 @@ from pulsar_relay import apidoc, wire
 from pulsar_relay.accounts.accounts import Accounts
 from pulsar_relay.canary import Canary
 from pulsar_relay.frames import FrameReader
+from pulsar_relay.limits.limiter import Limiter
 from pulsar_relay.metrics import MeteredStore, WorkerMetrics
 from pulsar_relay.relay import Relay
 from pulsar_relay.requests import RequestReader
@@ -47,6 +48,7 @@ from pulsar_relay.supervision.listening import BACKLOG, Ports, hang_up
 from pulsar_relay.supervision.metric_sums import metered
 from pulsar_relay.supervision.parts import Holdings, Part, PartSource, Question, Readiness, Waiting, What
 from pulsar_relay.survey import ConsumerSurvey
+from pulsar_relay.web.account_routes import AccountParts
 from pulsar_relay.web.connections import OpenConnections
 from pulsar_relay.web.cursor_cookie import CursorCookie
 from pulsar_relay.web.documents import HTML, JSON, Document
@@ -60,6 +62,7 @@ from pulsar_relay.web.poll import Waiters
 from pulsar_relay.web.publish import Publisher
 from pulsar_relay.web.routes import FrontParts, api_application, api_endpoints, metrics_application
 from pulsar_relay.web.sse import StreamParts
+from pulsar_relay.web.user_accounts import OwnedTopics
 from pulsar_relay.web.websocket import SocketParts
 
 logger = logging.getLogger(__name__)
@@ -102,6 +105,8 @@ class Worker:
             valkey, unix_socket, replicas=settings.replicas_to_wait_for, identity=self._identity
         )
         self._feed = Feed(self._client, self._name, valkey.command_timeout_seconds)
+        self._limits = Limiter(self._client, settings.limits, self._name)
+        self._limiting: asyncio.Task[None] | None = None
         self._store = ValkeyStore(self._client, self._feed, self._name, settings.storage)
         self.connections = OpenConnections()
         self.waiters = Waiters()
@@ -123,6 +128,7 @@ class Worker:
         others = [self._canary.leg]
         self._probe = Probe(checks, self._feed, PROBE_SECONDS, others=others, shards=shards.by_shard)
         self.metrics.watch_readiness(self._probe.report, self._canary)
+        self.metrics.watch_refusals(self._limits.refusals)
         self._retention = Retention(self._client, settings.storage, self.relay.counters)
         self._survey = ConsumerSurvey(
             self._store, lambda: self._retention.is_leading, settings.storage.trim_interval_seconds
@@ -202,6 +208,7 @@ class Worker:
             self.accounts.start()
         self._probe.start()
         self._canary.start()
+        self._limiting = asyncio.get_running_loop().create_task(self._limits.run(), name="limits")
         self._retention.start()
         self._survey.start()
         if not await self._learn_cookie_key():
@@ -301,11 +308,17 @@ class Worker:
                 self._timed(wire.full_sse_events),
             ),
             perimeter=perimeter,
+            account_parts=self._account_parts(),
             openapi=Document(apidoc.as_json(document), JSON),
             docs=Document(apidoc.page(document), HTML, apidoc.PAGE_POLICY),
             page=page(),
             page_files=page_files(),
         )
+
+    def _account_parts(self) -> AccountParts | None:
+        if self.accounts is None:
+            return None
+        return AccountParts(self.accounts, self._limits, OwnedTopics(self.relay))
 
     def _timed(self, encode: Any) -> Any:
         """`encode`, which runs once a batch, also observes how old the batch is by then."""
@@ -325,6 +338,7 @@ class Worker:
         self._settings = settings
         storage = settings.storage
         self._store.reload(storage)
+        self._limits.reload(settings.limits)
         self._retention.reload(storage)
         self._survey.reload(storage.trim_interval_seconds)
         self.relay.reload(
@@ -362,6 +376,9 @@ class Worker:
         self.relay.stop()
         if self._learning is not None:
             self._learning.cancel()
+        if self._limiting is not None:
+            self._limiting.cancel()
+        await self._limits.aclose()
         await self._probe.stop()
         await self._survey.stop()
         if self._guests is not None:

@@ -6,17 +6,20 @@ import json
 import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
 from pulsar_relay import apidoc
+from pulsar_relay.account_requests import AccountReader
 from pulsar_relay.errors import ERRORS
 from pulsar_relay.frames import FrameReader
 from pulsar_relay.operations import operations
 from pulsar_relay.requests import RequestReader
-from pulsar_relay.settings import PollSettings, PublishSettings, Settings, SubscriberSettings
+from pulsar_relay.settings import AuthSettings, PollSettings, PublishSettings, Settings, SubscriberSettings
 
-SETTINGS = Settings()
+SETTINGS = Settings(auth=AuthSettings(mode="accounts"))
+"""With accounts there is all there can be."""
 DOCUMENT = json.loads(apidoc.as_json(apidoc.document(SETTINGS)))
 SCHEMAS = DOCUMENT["components"]["schemas"]
 READER = RequestReader(SETTINGS.publish, SETTINGS.poll, SETTINGS.subscriber)
@@ -115,6 +118,30 @@ def test_the_examples_of_requests_are_accepted() -> None:
     READER.publish(json.dumps(example(SCHEMAS["Publish"])).encode(), body)
     READER.bulk(json.dumps(example(SCHEMAS["Bulk"])).encode(), body, {})
     READER.poll(json.dumps(example(SCHEMAS["Poll"])).encode(), body)
+
+
+def test_the_examples_of_requests_about_accounts_are_accepted() -> None:
+    reader, body = AccountReader(), "application/json"
+
+    def sent(name: str) -> bytes:
+        return json.dumps(example(SCHEMAS[name])).encode()
+
+    reader.login(urlencode(example(SCHEMAS["LoginForm"])).encode(), "application/x-www-form-urlencoded")
+    reader.refresh(sent("Refresh"), body)
+    reader.revoke(sent("Revoke"), body)
+    reader.new_user(sent("Register"), body)
+    reader.user_change(sent("UserChange"), body)
+    reader.new_key(sent("NewKey"), body)
+    grant = example(SCHEMAS["NewGrant"])
+    for name in ("username", "user_id", "to"):
+        only = {field: value for field, value in grant.items() if field in (name, "actions")}
+        reader.new_grant(json.dumps(only).encode(), body)
+
+
+def test_without_accounts_the_document_does_not_speak_of_them() -> None:
+    without = json.loads(apidoc.as_json(apidoc.document(Settings())))
+    assert not [path for path in without["paths"] if path.startswith("/auth") or "permissions" in path]
+    assert "TokenAnswer" not in without["components"]["schemas"]
 
 
 @pytest.mark.parametrize(

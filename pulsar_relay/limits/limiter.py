@@ -14,7 +14,7 @@ from pulsar_relay.limits.allowance import Allowances
 from pulsar_relay.limits.buckets import Buckets
 from pulsar_relay.limits.client_address import household
 from pulsar_relay.limits.login_backoff import BackoffTimes, LoginBackoff
-from pulsar_relay.limits.seats import Seats
+from pulsar_relay.limits.seats import Seat, Seats
 from pulsar_relay.limits.verdict import Verdict
 from pulsar_relay.settings import LimitSettings
 from pulsar_relay.store.client import Client
@@ -35,6 +35,10 @@ FAILS_OPEN: Mapping[str, bool] = MappingProxyType(
 What hands out access does not: else an outage of Valkey would be the time to guess passwords. It needs Valkey
 anyway. Publishes and reads fail by themselves where they need Valkey, with a 503 that says so.
 """
+
+
+LOGIN_BACKOFF, CONNECTIONS, POLLS = "login_backoff", "connections", "polls"
+"""What else a request can be refused by: the wait after wrong passwords, and the two kinds of seats."""
 
 
 def user(user_id: str) -> str:
@@ -63,8 +67,8 @@ class Limiter:
         self._allowances: dict[str, Allowances] = {}
         self._retired: list[Allowances] = []
         self._backoff = LoginBackoff(client, _times(settings))
-        self.connections = Seats(client, "connections", settings.connections_per_user, worker)
-        self.polls = Seats(client, "polls", settings.polls_per_user, worker)
+        self.connections = Seats(client, CONNECTIONS, settings.connections_per_user, worker)
+        self.polls = Seats(client, POLLS, settings.polls_per_user, worker)
         self.refusals: Counter[str] = Counter()
         self.reload(settings)
 
@@ -102,7 +106,7 @@ class Limiter:
         """Before a password is verified. RelayError `login_backoff`, StoreError."""
         wait = await self._backoff.wait_seconds(username, household(client_address))
         if wait > 0:
-            self.refusals["login_backoff"] += 1
+            self.refusals[LOGIN_BACKOFF] += 1
             headers = Verdict(False, 1, 0, wait, wait).headers
             raise RelayError("login_backoff", headers={"Retry-After": headers["Retry-After"]})
 
@@ -112,6 +116,21 @@ class Limiter:
             await self._backoff.note_right(username, household(client_address))
         else:
             await self._backoff.note_wrong(username, household(client_address))
+
+    async def take_connection(self, user_id: str) -> Seat:
+        """A WebSocket or event stream of this user's. RelayError `too_many_user_connections`."""
+        return await self._take(self.connections, CONNECTIONS, user_id, "too_many_user_connections")
+
+    async def take_poll(self, user_id: str) -> Seat:
+        """A poll of this user's. RelayError `too_many_polls`."""
+        return await self._take(self.polls, POLLS, user_id, "too_many_polls")
+
+    async def _take(self, seats: Seats, name: str, user_id: str, code: str) -> Seat:
+        seat = await seats.take(user(user_id))
+        if seat is None:
+            self.refusals[name] += 1
+            raise RelayError(code)
+        return seat
 
     async def run(self) -> None:
         """What there is to do beside the requests, until cancelled."""

@@ -14,6 +14,7 @@ from pulsar_relay.relay import Relay
 from pulsar_relay.requests import RequestReader
 from pulsar_relay.settings import Settings
 from pulsar_relay.supervision.crew import Crew
+from pulsar_relay.web.account_routes import AccountParts, account_routes
 from pulsar_relay.web.connections import OpenConnections
 from pulsar_relay.web.consumers import AcknowledgeHandler, ConsumerHandler, ConsumerListHandler
 from pulsar_relay.web.cursor_cookie import CursorCookie
@@ -51,6 +52,7 @@ class FrontParts:
     sockets: SocketParts
     streams: StreamParts
     perimeter: Perimeter
+    account_parts: AccountParts | None
     openapi: Document
     docs: Document
     page: Document
@@ -85,6 +87,7 @@ def api_application(parts: FrontParts, endpoints: Endpoints) -> Application:
     return _application(
         [
             *_by_path(endpoints.routes),
+            *_by_path(() if parts.account_parts is None else account_routes(parts.account_parts)),
             (r"/messages/poll/stats", PollStatsHandler, {"crew": parts.crew}),
             (WEBSOCKET_PATH, UpgradeHandler, {"sockets": parts.sockets}),
             (r"/api/v1/stream", StreamHandler, {"streams": parts.streams}),

@@ -1,0 +1,69 @@
+"""What owners grant, by HTTP."""
+
+from __future__ import annotations
+
+import pytest
+
+from pulsar_relay.account_answers import GrantsAnswer
+from tests.account_relays import AccountRelay
+from tests.account_relays import account_relay as account_relay
+
+PATH = "/api/v1/topics/jobs/permissions"
+
+
+def test_what_is_granted_is_listed_and_taken_back(account_relay: AccountRelay) -> None:
+    owner, friend = account_relay.new_user("read", "write"), account_relay.new_user("read")
+    token = account_relay.token(owner["username"], owner["password"])
+    granted = account_relay.ask("POST", PATH, token, json={"username": friend["username"]})
+    assert granted.status_code == 200
+    assert not GrantsAnswer().validate(granted.json())
+    to_friend = {"grantee": friend["user_id"], "username": friend["username"], "actions": ["read"]}
+    assert granted.json() == {
+        "topic_name": "jobs",
+        "owner_id": owner["user_id"],
+        "permissions": [to_friend],
+    }
+    both = {"to": "public", "actions": ["write", "read"]}
+    assert account_relay.ask("POST", PATH, token, json=both).status_code == 200
+    listed = account_relay.ask("GET", PATH, token).json()["permissions"]
+    assert listed == [{"grantee": "public", "username": None, "actions": ["read", "write"]}, to_friend]
+    for grantee in ("public", friend["user_id"]):
+        assert account_relay.ask("DELETE", f"{PATH}/{grantee}", token).status_code == 204
+    assert account_relay.ask("GET", PATH, token).json()["permissions"] == []
+
+
+def test_another_asks_of_their_own_topic_of_that_name(account_relay: AccountRelay) -> None:
+    owner, other = account_relay.new_user("read"), account_relay.new_user("read")
+    token = account_relay.token(owner["username"], owner["password"])
+    account_relay.ask("POST", PATH, token, json={"user_id": other["user_id"]})
+    theirs = account_relay.ask("GET", PATH, account_relay.token(other["username"], other["password"]))
+    assert (theirs.json()["owner_id"], theirs.json()["permissions"]) == (other["user_id"], [])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"to": "everybody"},
+        {"to": "public", "username": "x"},
+        {"to": "public", "actions": []},
+        {"to": "public", "actions": ["admin"]},
+        {"user_id": "public"},
+        {"user_id": "no id"},
+    ],
+)
+def test_a_grant_that_means_nothing_is_refused(account_relay: AccountRelay, body: object) -> None:
+    assert account_relay.ask("POST", PATH, account_relay.token(), json=body).status_code == 422
+
+
+def test_a_user_or_topic_that_cannot_be_is_not_found(account_relay: AccountRelay) -> None:
+    token = account_relay.token()
+    answer = account_relay.ask("POST", PATH, token, json={"username": "nobody at all"})
+    assert (answer.status_code, answer.json()["error"]) == (404, "user_not_found")
+    for method in ("GET", "POST"):
+        answer = account_relay.ask(
+            method, "/api/v1/topics/no%20topic/permissions", token, json={"to": "public"}
+        )
+        assert (answer.status_code, answer.json()["error"]) == (404, "topic_not_found")
+    assert account_relay.ask("DELETE", f"{PATH}/nobody", token).status_code == 404
+    assert account_relay.ask("DELETE", "/api/v1/topics/a%2Fb/permissions/public", token).status_code == 404
