@@ -11,7 +11,16 @@ from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
 from marshmallow import fields
 
-from pulsar_relay import __version__, account_answers, account_schemas, answers, frames, schemas
+from pulsar_relay import (
+    __version__,
+    account_answers,
+    account_schemas,
+    answers,
+    frames,
+    schemas,
+    sign_in_answers,
+    sign_in_schemas,
+)
 from pulsar_relay.api_page import PAGE_POLICY as PAGE_POLICY
 from pulsar_relay.api_page import page as page
 from pulsar_relay.errors import ERRORS, ErrorKind, RelayError, body
@@ -37,6 +46,7 @@ _TAGS = {
     "topics": "What there is, and what it holds.",
     "consumers": "Clients with a name, how far they are behind, and their acknowledgements.",
     "accounts": "Who may use the relay, and how one signs in.",
+    "sign in": "With a browser: devices that are let in, and people whom OpenID providers know.",
     "operate": "For those who run the relay.",
 }
 
@@ -88,6 +98,12 @@ _OF_ACCOUNTS: tuple[type[answers.Answer | schemas.Request], ...] = (
     *(account_answers.SessionEntry, account_answers.KeyEntry, account_answers.KeyAnswer),
     *(account_answers.GrantEntry, account_answers.GrantsAnswer),
 )
+_OF_SIGN_IN: tuple[type[answers.Answer | schemas.Request], ...] = (
+    *(sign_in_schemas.DeviceCodeForm, sign_in_schemas.DeviceTokenForm, sign_in_schemas.UserCodeForm),
+    *(sign_in_schemas.DeviceSignInForm, sign_in_schemas.DecisionForm),
+    *(sign_in_answers.DeviceCodeAnswer, sign_in_answers.DeviceTokenAnswer, sign_in_answers.DeviceErrorAnswer),
+    *(sign_in_answers.DeniedAnswer, sign_in_answers.ProviderEntry, sign_in_answers.ProviderTokenAnswer),
+)
 _SERVER_FRAMES: dict[str, type[answers.Answer]] = {
     "SubscribedFrame": answers.SubscribedFrame,
     "UnsubscribedFrame": answers.UnsubscribedFrame,
@@ -119,7 +135,7 @@ def _components(settings: Settings) -> dict[str, Any]:
     }
     made: dict[str, Any] = {schema.__name__: schema for schema in _ANSWERS}
     if settings.auth.mode == "accounts":
-        made |= {schema.__name__: schema for schema in _OF_ACCOUNTS}
+        made |= {schema.__name__: schema for schema in (*_OF_ACCOUNTS, *_OF_SIGN_IN)}
     return {**requests, **made, **_client_frames(settings), **_SERVER_FRAMES}
 
 
@@ -164,6 +180,7 @@ _OTHER_PARTS = {
     "user_id": ("The user's id.", account_answers.EXAMPLE_USER),
     "jti": ("The session's id.", account_answers.EXAMPLE_SESSION),
     "key_id": ("The key's id.", account_answers.EXAMPLE_KEY),
+    "provider": ("The provider's name in the relay's configuration.", "campus"),
     "grantee": ("A user's id, `users` or `public`.", account_answers.EXAMPLE_USER),
 }
 

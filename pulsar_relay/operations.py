@@ -9,6 +9,7 @@ from pulsar_relay import answers, schemas
 from pulsar_relay.account_operations import account_operations
 from pulsar_relay.operation import READ_BODY, STORE, Header, Operation, Reply
 from pulsar_relay.settings import Settings
+from pulsar_relay.sign_in_operations import sign_in_operations
 
 _PUBLISH = (
     *READ_BODY,
@@ -63,7 +64,7 @@ def operations(settings: Settings) -> tuple[Operation, ...]:
         *_reading(settings),
         *_topics(settings),
         *_consumers(settings),
-        *(account_operations() if settings.auth.mode == "accounts" else ()),
+        *((*account_operations(), *sign_in_operations()) if settings.auth.mode == "accounts" else ()),
         *_operating(),
     )
 

@@ -35,6 +35,7 @@ from pulsar_relay.metrics import MeteredStore, WorkerMetrics
 from pulsar_relay.relay import Relay
 from pulsar_relay.requests import RequestReader
 from pulsar_relay.settings import Settings
+from pulsar_relay.sign_in import BrowserSignIn
 from pulsar_relay.store.backing import Backing
 from pulsar_relay.store.client import make_client
 from pulsar_relay.store.feed import Feed
@@ -184,10 +185,12 @@ class Worker:
         self.accounts: Accounts | None = None
         self._guests: Guests | None = None
         self._gate: Gate = OpenGate()
+        self._sign_in: BrowserSignIn | None = None
         if self._settings.auth.mode == "accounts":
             self.accounts = Accounts(self._client, self._feed, self._settings.auth)
             self._guests = Guests(self.accounts, time.time)
             self._gate = AccountsGate(self.accounts, self._guests)
+            self._sign_in = BrowserSignIn(self._client, self.accounts, self._limits, self._settings)
 
     async def start(self, listen: Listen | None = None) -> Ports:
         """Returns when requests are answered. The store may still be away: then they are answered 503.
@@ -279,6 +282,7 @@ class Worker:
             settings=settings,
             accounts=self.accounts,
             gate=self._gate,
+            sign_in=self._sign_in,
             reader=reader,
             publisher=publisher,
             waiters=self.waiters,
@@ -378,13 +382,15 @@ class Worker:
             self._learning.cancel()
         if self._limiting is not None:
             self._limiting.cancel()
-        await self._limits.aclose()
         await self._probe.stop()
         await self._survey.stop()
         if self._guests is not None:
             self._guests.stop()
         if self.accounts is not None:
             await self.accounts.stop()
+        if self._sign_in is not None:
+            self._sign_in.close()
+        await self._limits.aclose()
         await self._retention.stop()
         await self._feed.stop()
         await self._store.close()

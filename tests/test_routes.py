@@ -22,7 +22,7 @@ def _routes(relay: RunningWorker) -> set[tuple[str, str]]:
     application = relay.worker.api
     found = set()
     for rule in application.wildcard_router.rules:
-        path = rule.matcher.regex.pattern.removesuffix("$").replace(r"([^/]+)", "{}")
+        path = rule.matcher.regex.pattern.removesuffix("$").removesuffix("/?").replace(r"([^/]+)", "{}")
         path = re.sub(r"\\(.)", r"\1", path)
         assert issubclass(rule.target, ApiHandler | RelayWebSocket)
         found |= {(method, path) for method in rule.target.allowed_methods()}

@@ -87,20 +87,6 @@ class DeviceEndpoints:
         return _answer(200, {"status": "denied"}, {} if verdict is None else verdict.headers)
 
 
-class ClosedDeviceEndpoints:
-    """Where there are no accounts, and so nobody who could let a device in."""
-
-    async def code(self, visit: Visit) -> Answer:
-        return _refused("device_authorization_unavailable", "This relay has no accounts to sign in to.")
-
-    async def token(self, visit: Visit) -> Answer:
-        return _other_grant(visit) or _refused(*_REFUSALS[Outcome.UNKNOWN])
-
-    async def deny(self, visit: Visit) -> Answer:
-        visit.field("user_code")
-        raise RelayError("user_code_unknown")
-
-
 def _other_grant(visit: Visit) -> Answer | None:
     grant_type = visit.field("grant_type")
     visit.field("device_code")

@@ -13,6 +13,7 @@ from pulsar_relay.accounts.user import READ, WRITE
 from pulsar_relay.relay import Relay
 from pulsar_relay.requests import RequestReader
 from pulsar_relay.settings import Settings
+from pulsar_relay.sign_in import BrowserSignIn
 from pulsar_relay.supervision.crew import Crew
 from pulsar_relay.web.account_routes import AccountParts, account_routes
 from pulsar_relay.web.connections import OpenConnections
@@ -26,6 +27,7 @@ from pulsar_relay.web.health import HealthHandler, MetricsHandler, ReadyHandler
 from pulsar_relay.web.perimeter import NO_PERIMETER, Perimeter
 from pulsar_relay.web.poll import PollEndpoints, PollStatsHandler, Waiters
 from pulsar_relay.web.publish import PublishEndpoints, Publisher
+from pulsar_relay.web.sign_in_routes import sign_in_routes
 from pulsar_relay.web.sse import StreamHandler, StreamParts
 from pulsar_relay.web.topics import HistoryEndpoint, StatsHandler, TopicHandler, TopicListHandler
 from pulsar_relay.web.upgrade import PlainUpgrade, UpgradeHandler
@@ -43,6 +45,8 @@ class FrontParts:
     accounts: Accounts | None
     """None without accounts."""
     gate: Gate
+    sign_in: BrowserSignIn | None
+    """None without accounts."""
     reader: RequestReader
     publisher: Publisher
     waiters: Waiters
@@ -88,6 +92,7 @@ def api_application(parts: FrontParts, endpoints: Endpoints) -> Application:
         [
             *_by_path(endpoints.routes),
             *_by_path(() if parts.account_parts is None else account_routes(parts.account_parts)),
+            *([] if parts.sign_in is None else sign_in_routes(parts.sign_in)),
             (r"/messages/poll/stats", PollStatsHandler, {"crew": parts.crew}),
             (WEBSOCKET_PATH, UpgradeHandler, {"sockets": parts.sockets}),
             (r"/api/v1/stream", StreamHandler, {"streams": parts.streams}),

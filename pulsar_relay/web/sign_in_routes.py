@@ -1,15 +1,13 @@
-"""The addresses of signing in with a browser, and what they answer where there are no accounts."""
+"""The addresses of signing in with a browser."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from pulsar_relay.errors import RelayError
 from pulsar_relay.sign_in import BrowserSignIn
-from pulsar_relay.web.device import ClosedDeviceEndpoints, DeviceEndpoints
+from pulsar_relay.web.device import DeviceEndpoints
 from pulsar_relay.web.device_page import DevicePage
-from pulsar_relay.web.endpoint import Answer
 from pulsar_relay.web.oidc import OidcEndpoints
 from pulsar_relay.web.sign_in_pages import SignInPages
 from pulsar_relay.web.visit import GetVisitHandler, PostVisitHandler, Visit, VisitEndpoint
@@ -18,17 +16,15 @@ Endpoints = Mapping[tuple[str, str], VisitEndpoint]
 _HANDLERS = {"GET": GetVisitHandler, "POST": PostVisitHandler}
 
 
-def sign_in_routes(sign_in: BrowserSignIn | None) -> list[Any]:
-    """For Tornado; `sign_in` is None where there are no accounts."""
-    endpoints = _closed() if sign_in is None else _open(sign_in)
-    base_url = None if sign_in is None else sign_in.base_url
+def sign_in_routes(sign_in: BrowserSignIn) -> list[Any]:
+    """For Tornado."""
     return [
-        (path, _HANDLERS[method], {"endpoint": endpoint, "base_url": base_url})
-        for (method, path), endpoint in endpoints.items()
+        (path, _HANDLERS[method], {"endpoint": endpoint, "base_url": sign_in.base_url})
+        for (method, path), endpoint in _endpoints(sign_in).items()
     ]
 
 
-def _open(sign_in: BrowserSignIn) -> Endpoints:
+def _endpoints(sign_in: BrowserSignIn) -> Endpoints:
     accounts, flow, limiter = sign_in.accounts, sign_in.flow, sign_in.limiter
     providers = sign_in.relying_party.providers.items()
     pages = SignInPages([(name, provider.settings.display_name) for name, provider in providers])
@@ -43,38 +39,10 @@ def _open(sign_in: BrowserSignIn) -> Endpoints:
         ("POST", r"/auth/device/code"): device.code,
         ("POST", r"/auth/device/token"): device.token,
         ("POST", r"/auth/device/deny"): device.deny,
-        ("GET", r"/auth/device"): pages.as_page(page.show),
-        ("GET", r"/auth/device/"): pages.as_page(page.show),
+        ("GET", r"/auth/device/?"): pages.as_page(page.show),
         ("POST", r"/auth/device/sign-in"): pages.as_page(page.sign_in),
         ("POST", r"/auth/device/decision"): pages.as_page(page.decide),
         ("GET", r"/auth/oidc/providers"): oidc.providers,
         ("GET", r"/auth/oidc/([^/]+)/login"): pages.as_page(oidc.login, wants_html),
         ("GET", r"/auth/oidc/([^/]+)/callback"): pages.as_page(oidc.callback, wants_html),
-    }
-
-
-def _closed() -> Endpoints:
-    pages, device = SignInPages(()), ClosedDeviceEndpoints()
-
-    async def no_accounts(visit: Visit) -> Answer:
-        text = "This relay has no accounts that a device could sign in to."
-        return pages.told("No accounts", text, status=503)
-
-    async def no_providers(visit: Visit) -> Answer:
-        return Answer(200, b"[]")
-
-    async def disabled(visit: Visit) -> Answer:
-        raise RelayError("oidc_disabled")
-
-    return {
-        ("POST", r"/auth/device/code"): device.code,
-        ("POST", r"/auth/device/token"): device.token,
-        ("POST", r"/auth/device/deny"): device.deny,
-        ("GET", r"/auth/device"): no_accounts,
-        ("GET", r"/auth/device/"): no_accounts,
-        ("POST", r"/auth/device/sign-in"): no_accounts,
-        ("POST", r"/auth/device/decision"): no_accounts,
-        ("GET", r"/auth/oidc/providers"): no_providers,
-        ("GET", r"/auth/oidc/([^/]+)/login"): disabled,
-        ("GET", r"/auth/oidc/([^/]+)/callback"): disabled,
     }
