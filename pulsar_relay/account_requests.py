@@ -18,13 +18,10 @@ from pulsar_relay.account_schemas import (
     WhoseQuery,
 )
 from pulsar_relay.accounts.user import NewUser, UserPatch
-from pulsar_relay.errors import FieldError, RelayError
 from pulsar_relay.json_text import Fields
 from pulsar_relay.loading import BODY, Query, load_form, load_query, load_texts, split_object
-from pulsar_relay.requests import ListRequest, check_content_type, media_type
+from pulsar_relay.requests import ListRequest, check_content_type
 from pulsar_relay.schemas import Request
-
-FORM = "application/x-www-form-urlencoded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +60,8 @@ class AccountReader:
         self._register, self._change = JsonBody(Register()), JsonBody(UserChange())
         self._key, self._grant = JsonBody(NewKey()), JsonBody(NewGrant())
 
-    def login(self, body: bytes, content_type: str | None) -> Login:
-        check_form(content_type)
-        found = load_form(self._login, body)
+    def login(self, form: Mapping[str, str]) -> Login:
+        found = load_form(self._login, form)
         return Login(found["username"], found["password"])
 
     def refresh(self, body: bytes, content_type: str | None) -> str:
@@ -115,10 +111,3 @@ class JsonBody:
     def load(self, body: bytes, content_type: str | None) -> Mapping[str, Any]:
         check_content_type(content_type)
         return load_texts(self._schema, split_object(self._fields, body, BODY), BODY)
-
-
-def check_form(content_type: str | None) -> None:
-    """`unsupported_media_type`, with what is taken, unless the body is announced as a form."""
-    if media_type(content_type) != FORM:
-        wrong = FieldError(("body",), f"must be sent as `Content-Type: {FORM}`", "content_type")
-        raise RelayError("unsupported_media_type", errors=[wrong])

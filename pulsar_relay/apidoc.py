@@ -32,7 +32,7 @@ from pulsar_relay.settings import Settings
 OPENAPI_VERSION = "3.1.0"
 _JSON = "application/json"
 _NDJSON = "application/x-ndjson"
-_FORM = "application/x-www-form-urlencoded"
+_FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 _ABOUT = (
     "A durable message relay. Publishers POST JSON messages to topics; subscribers read them over "
@@ -167,7 +167,7 @@ def _add(spec: APISpec, converter: Any, operation: Operation) -> None:
             content[_NDJSON] = {"schema": operation.line}
         described["requestBody"] = {"required": True, "content": content}
     if operation.form is not None:
-        content = {_FORM: {"schema": operation.form}}
+        content = {media_type: {"schema": operation.form} for media_type in _FORMS}
         described["requestBody"] = {"required": True, "content": content}
     for method in operation.methods:
         name = f"{method.lower()}{operation.path.title()}"

@@ -56,7 +56,7 @@ class DeviceErrorAnswer(Answer):
         required=True,
         metadata=about(
             "A word of OAuth: `authorization_pending`, `slow_down`, `access_denied`, `expired_token`, "
-            "`unsupported_grant_type`, `device_authorization_unavailable`.",
+            "`unsupported_grant_type`.",
             "authorization_pending",
         ),
     )

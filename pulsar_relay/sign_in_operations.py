@@ -12,7 +12,7 @@ _LIMITED = ("rate_limited", *STORE)
 _PAGE = {
     200: Reply("The page.", media_type=_HTML),
     404: Reply("A page that says that no device waits with this code.", media_type=_HTML),
-    503: Reply("A page that says that there are no accounts.", media_type=_HTML),
+    503: Reply("A page that says that the relay cannot tell now.", media_type=_HTML),
 }
 
 

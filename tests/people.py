@@ -38,8 +38,10 @@ def accounts_of(relay: RunningWorker) -> Accounts:
     return accounts
 
 
-def open_relay(socket_path: str, **auth: Any) -> RunningWorker:
-    settings = make_settings(auth={"mode": "accounts", "jwt_secret": SECRET, **auth})
+def open_relay(socket_path: str, **sections: Any) -> RunningWorker:
+    """With accounts, ready."""
+    auth = {"mode": "accounts", "jwt_secret": SECRET, **sections.pop("auth", {})}
+    settings = make_settings(auth=auth, **sections)
     running = RunningWorker(socket_path, settings)
     ready = f"{running.url}/ready"
     until(lambda: requests.get(ready, timeout=WAIT_SECONDS).ok, "the relay is ready")

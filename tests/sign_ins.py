@@ -1,37 +1,20 @@
-"""The addresses of signing in with a browser, on a real port over a real Valkey, in a loop of their own."""
+"""Relays whose accounts people sign in to with a browser or a device."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import dataclasses
 import json
 import re
-import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from concurrent.futures import Future
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any, TypeVar
 
-import argon2
 import requests
-import uvloop
-from tornado.httpserver import HTTPServer
-from tornado.netutil import bind_sockets
-from tornado.web import Application
 
-from pulsar_relay.accounts.accounts import Accounts
 from pulsar_relay.accounts.user import NewUser, User
 from pulsar_relay.identity_providers import IdentityProviders
-from pulsar_relay.limits.limiter import Limiter
-from pulsar_relay.settings import AuthSettings, Settings
-from pulsar_relay.sign_in import BrowserSignIn
-from pulsar_relay.web.documents import DocumentHandler
-from pulsar_relay.web.page import page_files
-from pulsar_relay.web.perimeter import Perimeter
-from pulsar_relay.web.sign_in_routes import sign_in_routes
-from tests.accounts import SECRET
 from tests.conditions import WAIT_SECONDS
-from tests.stores import open_store, until
+from tests.people import accounts_of, open_relay
+from tests.workers import RunningWorker
 
 T = TypeVar("T")
 
@@ -40,58 +23,18 @@ BROWSER = {"Accept": "text/html,*/*", "Sec-Fetch-Site": "same-origin"}
 
 
 class SignIns:
-    """At `url`; `accounts` belong to its loop. Without `has_accounts` it is a relay without any."""
+    """A relay at `url`; `accounts` belong to its loop."""
 
-    def __init__(self, unix_socket: str, *, has_accounts: bool = True, **sections: Mapping[str, Any]) -> None:
-        settings = dataclasses.replace(Settings(), auth=AuthSettings(mode="accounts", jwt_secret=SECRET))
-        for name, values in sections.items():
-            settings = dataclasses.replace(
-                settings, **{name: dataclasses.replace(getattr(settings, name), **values)}
-            )
-        self._settings, self._unix_socket, self._has_accounts = settings, unix_socket, has_accounts
-        self._started: Future[str] = Future()
-        self._thread = threading.Thread(target=lambda: uvloop.run(self._serve()), daemon=True)
-        self._thread.start()
-        self.url = self._started.result(WAIT_SECONDS)
+    def __init__(self, relay: RunningWorker) -> None:
+        self.relay = relay
+        self.url = relay.url
+        self.accounts = accounts_of(relay)
 
-    async def _serve(self) -> None:
-        try:
-            async with open_store(self._unix_socket) as opened:
-                hasher = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-                self.client = opened.client
-                self.accounts = Accounts(opened.client, opened.feed, self._settings.auth, hasher=hasher)
-                opened.feed.start(lambda _: None, lambda _: None, lambda *_: None)
-                self.accounts.start()
-                await until(lambda: opened.feed.is_connected and self.accounts.roster.is_confirmed)
-                await self._answer(Limiter(opened.client, self._settings.limits, opened.name))
-        except BaseException as error:
-            if not self._started.done():
-                self._started.set_exception(error)
-            raise
-
-    async def _answer(self, limiter: Limiter) -> None:
-        self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
-        sign_in = BrowserSignIn(self.client, self.accounts, limiter, self._settings)
-        routes = sign_in_routes(sign_in if self._has_accounts else None)
-        routes += [(r"/page/([^/]+)", DocumentHandler, {"documents": page_files()})]
-        server = HTTPServer(
-            Application(routes, perimeter=Perimeter(self._settings.server), log_function=lambda _: None)
-        )
-        sockets = bind_sockets(0, "127.0.0.1")
-        server.add_sockets(sockets)
-        self._started.set_result(f"http://127.0.0.1:{sockets[0].getsockname()[1]}")
-        await self._stopping.wait()
-        server.stop()
-        await server.close_all_connections()
-        sign_in.close()
-        await limiter.aclose()
-        await self.accounts.stop()
-
-    def run(self, work: Callable[[], Awaitable[T]]) -> T:
+    def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         async def run() -> T:
             return await work()
 
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(WAIT_SECONDS)
+        return self.relay.wait(run())
 
     def make_user(self, name: str) -> User:
         new = NewUser(name, permissions=("read", "write"))
@@ -102,10 +45,6 @@ class SignIns:
 
     def get(self, path: str, /, **query: Any) -> requests.Response:
         return requests.get(self.url + path, params=query, timeout=WAIT_SECONDS, allow_redirects=False)
-
-    def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._stopping.set)
-        self._thread.join(WAIT_SECONDS)
 
 
 class Browser:
@@ -144,9 +83,9 @@ def oidc(**providers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def sign_ins(unix_socket: str, **arguments: Any) -> Iterator[SignIns]:
-    running = SignIns(unix_socket, **arguments)
+def sign_ins(socket_path: str, **sections: Any) -> Iterator[SignIns]:
+    running = open_relay(socket_path, **sections)
     try:
-        yield running
+        yield SignIns(running)
     finally:
         running.stop()

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlencode
 
 import pytest
 
@@ -126,7 +125,7 @@ def test_the_examples_of_requests_about_accounts_are_accepted() -> None:
     def sent(name: str) -> bytes:
         return json.dumps(example(SCHEMAS[name])).encode()
 
-    reader.login(urlencode(example(SCHEMAS["LoginForm"])).encode(), "application/x-www-form-urlencoded")
+    reader.login(example(SCHEMAS["LoginForm"]))
     reader.refresh(sent("Refresh"), body)
     reader.revoke(sent("Revoke"), body)
     reader.new_user(sent("Register"), body)

@@ -235,24 +235,6 @@ def test_codes_cannot_be_asked_for_or_guessed_without_end(
         assert int(answers[-1].headers["Retry-After"]) > 0
 
 
-def test_without_accounts_no_device_can_sign_in(relay_valkey: RealValkey) -> None:
-    with sign_ins(relay_valkey.socket_path, has_accounts=False) as relay:
-        answer = relay.post("/auth/device/code")
-        assert error(answer) == "device_authorization_unavailable"
-        assert answer.json()["error_description"]
-        assert token(relay, "x").json()["error_description"] == "Unknown device_code"
-        assert (
-            error(relay.post("/auth/device/token", grant_type="x", device_code="x"))
-            == "unsupported_grant_type"
-        )
-        assert relay.post("/auth/device/token", grant_type="x").status_code == 422
-        assert relay.post("/auth/device/deny", user_code="x").status_code == 404
-        for path in ("/auth/device", "/auth/device/"):
-            answer = relay.get(path)
-            assert answer.status_code == 503
-            assert answer.headers["Content-Type"].startswith("text/html")
-
-
 def test_no_code_token_or_password_is_logged(
     relay: SignIns, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -85,6 +85,11 @@ def test_the_form_of_a_login_may_be_sent_with_a_character_set(account_relay: Acc
     assert answer.status_code == 200
 
 
+def test_the_form_of_a_login_may_be_sent_in_parts(account_relay: AccountRelay) -> None:
+    parts = {"username": (None, ADMIN), "password": (None, PASSWORD), "grant_type": (None, "password")}
+    assert account_relay.ask("POST", "/auth/login", files=parts).status_code == 200
+
+
 def test_a_closed_account_is_told_so_only_after_its_password(account_relay: AccountRelay) -> None:
     user = account_relay.new_user("read")
     path = f"/auth/users/{user['user_id']}"

@@ -19,6 +19,7 @@ from pulsar_relay.settings import ServerSettings
 from pulsar_relay.web.connection import FAREWELL_BYTES, FAREWELL_SECONDS
 from pulsar_relay.web.endpoint import Endpoints
 from pulsar_relay.web.farewell import Farewells
+from pulsar_relay.web.form import MULTIPART, URL_ENCODED
 from pulsar_relay.web.response import bare_response
 from pulsar_relay.web.stage import Stage, heard_until
 
@@ -27,9 +28,6 @@ logger = logging.getLogger(__name__)
 DRAINED_BYTES = 64 * 1024 * 1024
 """How much of a refused body is read and thrown away, so that the client, busy sending, gets to read the
 answer."""
-
-_FORM = "application/x-www-form-urlencoded"
-_FORMS = (_FORM, "multipart/form-data")
 
 
 class GuardedServer(Protocol):
@@ -138,11 +136,11 @@ class RequestGuard(httputil.HTTPMessageDelegate):
     def _expect_body(self, headers: httputil.HTTPHeaders) -> bool:
         """Watch the body that follows. False: the request is refused before it came."""
         limits = self._limits
-        if headers.get("Content-Type", "").startswith(_FORMS):
-            # Tornado would parse it. Who takes a form reads it as strictly as all else, and knows its type
-            # also with the capital by which Tornado does not. Nobody takes one with files.
-            is_plain = headers["Content-Type"].startswith(_FORM)
-            headers["Content-Type"] = _FORM.capitalize() if is_plain else "application/octet-stream"
+        content_type = headers.get("Content-Type", "")
+        if content_type.startswith((URL_ENCODED, MULTIPART)):
+            # Tornado would parse it, whoever it is for. Who takes a form reads it, and knows its type also
+            # with the capital by which Tornado does not.
+            headers["Content-Type"] = content_type[0].upper() + content_type[1:]
         waits = headers.get("Expect", "").lower() == "100-continue"
         if waits:
             headers["Expect"] = "100-continue"  # the spelling that Tornado knows

@@ -18,6 +18,7 @@ from pulsar_relay.limits.limiter import Limiter
 from pulsar_relay.limits.verdict import Verdict
 from pulsar_relay.web.account_answer import json_answer, nothing, time_text
 from pulsar_relay.web.endpoint import Answer, Request
+from pulsar_relay.web.form import read_form
 
 
 class SignInEndpoints:
@@ -29,7 +30,7 @@ class SignInEndpoints:
         self._reader = reader
 
     async def login(self, request: Request) -> Answer:
-        asked = self._reader.login(request.plain_body(), request.headers.get("content-type"))
+        asked = self._reader.login(read_form(request.plain_body(), request.headers.get("content-type")))
         verdict = await self._limits.admit("login", limiter.address(request.address))
         await self._limits.admit_password(asked.username, request.address)
         try:

@@ -11,6 +11,7 @@ import msgspec
 from actors.ports import StoreError
 from pulsar_relay.errors import FieldError, RelayError
 from pulsar_relay.web.endpoint import Answer
+from pulsar_relay.web.form import is_form, read_form
 from pulsar_relay.web.handler import ApiHandler
 
 
@@ -48,9 +49,8 @@ VisitEndpoint = Callable[[Visit], Awaitable[Answer]]
 """May raise RelayError and StoreError."""
 
 
-def _last(arguments: Mapping[str, Sequence[bytes]], *, keeps_empty: bool) -> Mapping[str, str]:
-    found = {name: values[-1].decode("utf-8", "replace") for name, values in arguments.items() if values}
-    return {name: value for name, value in found.items() if value or keeps_empty}
+def _last(arguments: Mapping[str, Sequence[bytes]]) -> Mapping[str, str]:
+    return {name: values[-1].decode("utf-8", "replace") for name, values in arguments.items() if values}
 
 
 def _cookies(header: str) -> Mapping[str, str]:
@@ -89,8 +89,8 @@ class VisitHandler(ApiHandler):
             scheme = forwarded if forwarded in ("http", "https") else scheme
         return Visit(
             argument,
-            _last(asked.query_arguments, keeps_empty=True),
-            _last(asked.body_arguments, keeps_empty=False),
+            _last(asked.query_arguments),
+            self._form(),
             client,
             self.base_url or f"{scheme}://{asked.host}",
             _cookies(headers.get("Cookie", "")),
@@ -98,6 +98,11 @@ class VisitHandler(ApiHandler):
             headers.get("User-Agent", ""),
             "text/html" in headers.get("Accept", ""),
         )
+
+    def _form(self) -> Mapping[str, str]:
+        content_type = self.request.headers.get("Content-Type")
+        # Today's devices may leave the form out, and what else they then send is not looked at.
+        return read_form(self.body(), content_type) if is_form(content_type) else {}
 
 
 class GetVisitHandler(VisitHandler):
