@@ -475,3 +475,4 @@ class ErrorFrame(ReplyFrame):
         fields.Nested(WrongField), required=True, allow_none=True, metadata=about("The wrong fields, if any.")
     )
     retry = fields.Boolean(required=True, metadata=about("Whether the same frame may succeed later.", False))
+    retry_after = fields.Integer(metadata=about("If so: after so many seconds.", 1))

@@ -67,7 +67,7 @@ _ROWS: tuple[tuple[str, int | None, int | None, int | None, str], ...] = (
         "There were too many requests. Wait as long as `Retry-After` says."),
     ("login_backoff", 429, None, 1,
         "There were too many wrong passwords. Wait as long as `Retry-After` says."),
-    ("too_many_user_connections", 429, 4010, 5,
+    ("too_many_user_connections", 429, None, 5,
         "This user has as many connections open as anybody may. Close one first."),
     ("too_many_polls", 429, None, 5,
         "This user has as many polls waiting as anybody may. End one first."),
@@ -339,6 +339,12 @@ class RelayError(Exception):
             headers={**headers, **self.headers},
             former=self.former,
         )
+
+    @property
+    def retry_after_seconds(self) -> int | None:
+        """When to try the same again; None if it would fail again."""
+        said = self.headers.get("Retry-After")
+        return self.kind.retry_after_seconds if said is None else int(said)
 
     @property
     def message(self) -> str:

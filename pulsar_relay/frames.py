@@ -421,6 +421,7 @@ def authenticated(expires_at: float | None, ref: object) -> dict[str, Any]:
 
 
 def error(error: RelayError, ref: object) -> dict[str, Any]:
+    seconds = error.retry_after_seconds
     return _answer(
         "error",
         ref,
@@ -428,6 +429,7 @@ def error(error: RelayError, ref: object) -> dict[str, Any]:
         message=error.message,
         details=error.details,
         retry=error.kind.is_retryable,
+        **({} if seconds is None else {"retry_after": seconds}),
     )
 
 

@@ -11,11 +11,13 @@ from pulsar_relay.operation import READ_BODY, STORE, Header, Operation, Reply
 from pulsar_relay.settings import Settings
 from pulsar_relay.sign_in_operations import sign_in_operations
 
+_POLL_LIMITS = ("rate_limited", "too_many_polls")
 _PUBLISH = (
     *READ_BODY,
     "idempotency_key_invalid",
     "idempotency_key_too_long",
     "idempotency_conflict",
+    "rate_limited",
     "overloaded",
     *STORE,
 )
@@ -112,7 +114,7 @@ def _reading(settings: Settings) -> tuple[Operation, ...]:
             _POLL_DESCRIPTION,
             polled,
             body=schemas.poll_schema(settings.poll),
-            errors=(*READ_BODY, "client_id_required", "taken_over", *STORE),
+            errors=(*READ_BODY, "client_id_required", "taken_over", *_POLL_LIMITS, *STORE),
         ),
         Operation(
             "/api/v1/poll",
@@ -122,7 +124,7 @@ def _reading(settings: Settings) -> tuple[Operation, ...]:
             _POLL_DESCRIPTION,
             polled,
             query=schemas.poll_query_schema(settings.poll),
-            errors=("invalid_request", "client_id_required", "taken_over", *STORE),
+            errors=("invalid_request", "client_id_required", "taken_over", *_POLL_LIMITS, *STORE),
         ),
         Operation(
             "/messages/poll/stats",
@@ -141,7 +143,10 @@ def _reading(settings: Settings) -> tuple[Operation, ...]:
             {200: Reply("The events.", media_type="text/event-stream")},
             query=schemas.stream_query_schema(settings.subscriber.max_topics),
             headers=(_LAST_EVENT_ID,),
-            errors=("invalid_request", "client_id_required", "shutting_down"),
+            errors=(
+                *("invalid_request", "client_id_required", "shutting_down"),
+                *("rate_limited", "too_many_user_connections"),
+            ),
         ),
         Operation(
             "/ws",

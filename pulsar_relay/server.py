@@ -184,7 +184,7 @@ class Worker:
     def _build_accounts(self) -> None:
         self.accounts: Accounts | None = None
         self._guests: Guests | None = None
-        self._gate: Gate = OpenGate()
+        self._gate: Gate = OpenGate(counts_addresses=self._settings.limits.counts_addresses)
         self._sign_in: BrowserSignIn | None = None
         if self._settings.auth.mode == "accounts":
             self.accounts = Accounts(self._client, self._feed, self._settings.auth)
@@ -282,6 +282,7 @@ class Worker:
             settings=settings,
             accounts=self.accounts,
             gate=self._gate,
+            limiter=self._limits,
             sign_in=self._sign_in,
             reader=reader,
             publisher=publisher,
@@ -299,6 +300,7 @@ class Worker:
                     limits.ping_interval_seconds, limits.ping_timeout_seconds, limits.stall_limit_seconds
                 ),
                 self._gate,
+                self._limits,
                 self._timed(wire.websocket_frames),
                 self._timed(wire.full_websocket_frames),
                 perimeter,
@@ -351,6 +353,8 @@ class Worker:
             compare_seconds=settings.topic.compare_interval_seconds,
             page_max_messages=settings.subscriber.page_max_messages,
         )
+        if self.accounts is None:
+            self._gate = OpenGate(counts_addresses=settings.limits.counts_addresses)
         parts = self._front_parts(self._cookies)
         endpoints = api_endpoints(parts)
         self.api = api_application(parts, endpoints)

@@ -707,6 +707,15 @@ class LimitSettings:
         null="no limit",
         reloads=True,
     )
+    counts_addresses: bool = setting(
+        Switch(),
+        False,
+        "Whether the relay without accounts, where nobody is a user, counts each address as one user: for "
+        "`limits.publish`, `limits.read`, `limits.connections_per_user` and `limits.polls_per_user`. Behind "
+        "a proxy set `server.trusted_proxies` first. With accounts those who have not signed in are counted "
+        "so in any case.",
+        reloads=True,
+    )
     login_backoff_after: int = setting(
         Whole(1, 1000),
         3,

@@ -79,6 +79,17 @@ async def test_the_first_request_does_not_wait_for_valkey(where: Where) -> None:
 
 
 @in_loop
+async def test_what_is_at_hand_is_taken_at_once_and_beyond_what_may_be_lent_nothing(where: Where) -> None:
+    async with opened(where, FAST) as (allowances, _, _):
+        size = slice_of(FAST)
+        assert [allowances.take_now("u") is not None for _ in range(size + 1)] == [True] * size + [False]
+        assert (await allowances.take("u")).is_allowed
+        assert allowances.take_now("u", size + 1) is None
+    async with opened(where, SLOW) as (allowances, _, _):
+        assert allowances.take_now("u") is None
+
+
+@in_loop
 async def test_a_slow_rate_is_counted_exactly_and_each_request_asks(where: Where) -> None:
     async with opened(where, SLOW) as (allowances, buckets, _):
         verdicts = [await allowances.take("u") for _ in range(5)]

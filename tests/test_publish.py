@@ -339,7 +339,7 @@ def test_a_publisher_that_hangs_up_does_not_call_its_message_back(
     make_relay: MakeRelay, monkeypatch: pytest.MonkeyPatch, topic: str
 ) -> None:
     may_go, began = threading.Event(), threading.Event()
-    real = Publisher.publish
+    real = Publisher.publish_all
 
     async def publish_later(self: Publisher, *arguments: Any) -> Published:
         began.set()
@@ -347,7 +347,7 @@ def test_a_publisher_that_hangs_up_does_not_call_its_message_back(
         return await real(self, *arguments)
 
     relay = make_relay()
-    monkeypatch.setattr(Publisher, "publish", publish_later)
+    monkeypatch.setattr(Publisher, "publish_all", publish_later)
     with RawConnection(relay.ports.api) as connection:
         body = b'{"topic":"%b","payload":1}' % topic.encode()
         connection.send(request_bytes("POST", "/api/v1/messages", body))

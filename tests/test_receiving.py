@@ -18,7 +18,7 @@ def test_a_connection_that_comes_when_all_others_were_told_of_the_stop_is_closed
 ) -> None:
     relay = make_relay()
     upgrade = relay.worker._front.endpoints.upgrade
-    accepted: Any = relay.call(lambda: upgrade(head_of(), b"\x81\x80\0\0\0\0"))
+    accepted: Any = relay.call(lambda: upgrade(head_of(), b"\x81\x80\0\0\0\0", ""))
     relay.worker.relay.is_accepting = False
     ours, theirs = socket.socketpair()
     with theirs:

@@ -32,7 +32,7 @@ def upgrade(relay: RunningWorker) -> PlainUpgrade:
 
 @pytest.mark.parametrize("line", ["GET /ws HTTP/1.1", "GET /ws?token=a%20b HTTP/1.1", "GET /ws? HTTP/1.1"])
 def test_a_plain_request_is_accepted_with_what_follows_it(upgrade: PlainUpgrade, line: str) -> None:
-    accepted = upgrade(head_of(line), b"what follows")
+    accepted = upgrade(head_of(line), b"what follows", "")
     assert isinstance(accepted, RelayWebSocket)
     assert accepted._beginning == upgrade_response({"sec-websocket-key": KEY})
     assert accepted._unread == b"what follows"
@@ -54,11 +54,11 @@ def test_a_plain_request_is_accepted_with_what_follows_it(upgrade: PlainUpgrade,
     ],
 )
 def test_another_request_remains_one_of_http(upgrade: PlainUpgrade, line: str) -> None:
-    assert upgrade(head_of(line), b"") is None
+    assert upgrade(head_of(line), b"", "") is None
 
 
 @pytest.mark.parametrize(
     "more", ["Host: twice", "Content-Length: 1", "Origin: https://else.example", "Upgrade: twice", " folded"]
 )
 def test_what_is_to_be_refused_is_refused_in_http(upgrade: PlainUpgrade, more: str) -> None:
-    assert upgrade(head_of("GET /ws HTTP/1.1", more), b"") is None
+    assert upgrade(head_of("GET /ws HTTP/1.1", more), b"", "") is None

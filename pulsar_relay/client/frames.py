@@ -55,6 +55,7 @@ class _Frame(msgspec.Struct):
     message: str = ""
     details: msgspec.Raw = _NULL
     retry: bool = False
+    retry_after: float = 0.0
 
 
 class _Poll(msgspec.Struct):
@@ -85,7 +86,9 @@ def read_frame(text: bytes) -> Frame | None:
         return PositionFrame(frame.cursors, frame.epochs)
     if frame.type == "error":
         message = wrong_fields(frame.details) or frame.message
-        raise RefusedError(frame.code, message, is_retryable=frame.retry)
+        raise RefusedError(
+            frame.code, message, is_retryable=frame.retry, retry_after_seconds=frame.retry_after
+        )
     return None
 
 

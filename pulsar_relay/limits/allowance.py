@@ -83,24 +83,31 @@ class Allowances:
         """`cost` tokens for a request of theirs; the whole bucket for one that costs more than it holds.
         Raises StoreError unless the class fails open. A caller that is cancelled has taken them or not.
         """
-        one = self._of(who, self._now())
         cost = min(cost, self.rate.count)
         if self._slice == 1 or cost > self._slice:
-            return await self._take_from_bucket(who, one, cost)
-        while True:
-            now = self._now()
-            if one.refused_until > now:
-                return self._refused(one, now, one.refused_until - now)
-            one.give_up_old(now)
-            if one.tokens - cost >= -self._slice:
-                break
+            return await self._take_from_bucket(who, self._of(who, self._now()), cost)
+        while (verdict := self.take_now(who, cost)) is None:
             # All that may be lent is: wait for what is under way, as all others who come now do.
-            refilling = self._refilling(who, one)
+            refilling = self._refilling(who, self._of(who, self._now()))
             await asyncio.wait((refilling,))
             if not refilling.cancelled():
                 refilling.result()
+        return verdict
+
+    def take_now(self, who: str, cost: int = 1) -> Verdict | None:
+        """The same at once, from what this worker has at hand; None where that is for `take` to wait for."""
+        size, cost = self._slice, min(cost, self.rate.count)
+        if size == 1 or cost > size:
+            return None
+        now = self._now()
+        one = self._of(who, now)
+        if one.refused_until > now:
+            return self._refused(one, now, one.refused_until - now)
+        one.give_up_old(now)
+        if one.tokens - cost < -size:
+            return None
         one.tokens -= cost
-        if one.tokens <= self._slice // 2:
+        if one.tokens <= size // 2:
             self._refilling(who, one)
         return self._allowed(one, now)
 

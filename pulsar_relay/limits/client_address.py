@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -67,6 +68,7 @@ def parsed(text: str) -> Address | None:
     return address
 
 
+@lru_cache(maxsize=4096)
 def household(address: str) -> str:
     """What limits are counted by: the address, of IPv6 the network of one household. As it is if it is none:
     that of a Unix socket's peer, say.

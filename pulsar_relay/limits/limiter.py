@@ -14,7 +14,7 @@ from pulsar_relay.limits.allowance import Allowances
 from pulsar_relay.limits.buckets import Buckets
 from pulsar_relay.limits.client_address import household
 from pulsar_relay.limits.login_backoff import BackoffTimes, LoginBackoff
-from pulsar_relay.limits.seats import Seat, Seats
+from pulsar_relay.limits.seats import NO_SEAT, Seat, Seats
 from pulsar_relay.limits.verdict import Verdict
 from pulsar_relay.settings import LimitSettings
 from pulsar_relay.store.client import Client
@@ -36,6 +36,9 @@ What hands out access does not: else an outage of Valkey would be the time to gu
 anyway. Publishes and reads fail by themselves where they need Valkey, with a 503 that says so.
 """
 
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
+"""What is told of a rate that is not counted."""
 
 LOGIN_BACKOFF, CONNECTIONS, POLLS = "login_backoff", "connections", "polls"
 """What else a request can be refused by: the wait after wrong passwords, and the two kinds of seats."""
@@ -102,6 +105,26 @@ class Limiter:
             raise RelayError("rate_limited", headers=verdict.headers)
         return verdict
 
+    async def charge(self, name: str, who: str | None, cost: int = 1) -> Mapping[str, str]:
+        """`admit` with the headers to tell; nothing for who is not counted, which is None."""
+        verdict = None if who is None else await self.admit(name, who, cost)
+        return NOTHING if verdict is None else verdict.headers
+
+    def charge_now(self, name: str, who: str | None, cost: int = 1) -> Mapping[str, str] | None:
+        """The same at once, without a question to Valkey; None where that is for `charge` to wait for."""
+        if who is None:
+            return NOTHING
+        allowances = self._allowances.get(name)
+        if allowances is None:
+            return NOTHING
+        verdict = allowances.take_now(who, cost)
+        if verdict is None:
+            return None
+        if not verdict.is_allowed:
+            self.refusals[name] += 1
+            raise RelayError("rate_limited", headers=verdict.headers)
+        return verdict.headers
+
     async def admit_password(self, username: str, client_address: str) -> None:
         """Before a password is verified. RelayError `login_backoff`, StoreError."""
         wait = await self._backoff.wait_seconds(username, household(client_address))
@@ -117,16 +140,26 @@ class Limiter:
         else:
             await self._backoff.note_wrong(username, household(client_address))
 
-    async def take_connection(self, user_id: str) -> Seat:
-        """A WebSocket or event stream of this user's. RelayError `too_many_user_connections`."""
-        return await self._take(self.connections, CONNECTIONS, user_id, "too_many_user_connections")
+    async def take_connection(self, who: str | None) -> Seat:
+        """For a WebSocket or event stream. RelayError `too_many_user_connections`."""
+        return await self._take(self.connections, CONNECTIONS, who, "too_many_user_connections")
 
-    async def take_poll(self, user_id: str) -> Seat:
-        """A poll of this user's. RelayError `too_many_polls`."""
-        return await self._take(self.polls, POLLS, user_id, "too_many_polls")
+    def take_connection_now(self, who: str | None) -> Seat | None:
+        """The same at once; None where that is for `take_connection` to wait for, or to refuse."""
+        return NO_SEAT if who is None else self.connections.take_now(who)
 
-    async def _take(self, seats: Seats, name: str, user_id: str, code: str) -> Seat:
-        seat = await seats.take(user(user_id))
+    async def take_poll(self, who: str | None) -> Seat:
+        """For a poll. RelayError `too_many_polls`."""
+        return await self._take(self.polls, POLLS, who, "too_many_polls")
+
+    def take_poll_now(self, who: str | None) -> Seat | None:
+        """The same at once; None where that is for `take_poll` to wait for, or to refuse."""
+        return NO_SEAT if who is None else self.polls.take_now(who)
+
+    async def _take(self, seats: Seats, name: str, who: str | None, code: str) -> Seat:
+        if who is None:
+            return NO_SEAT
+        seat = await seats.take(who)
         if seat is None:
             self.refusals[name] += 1
             raise RelayError(code)

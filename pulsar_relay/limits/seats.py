@@ -2,9 +2,9 @@
 
 Each worker holds seats for a user by a lease in Valkey, which it renews, and gives them away in memory. A
 worker that dies has its seats back in the pool when the lease ends. A few more than are taken are held
-where there are many, so that a poll that ends and begins again asks nobody; of those others cannot make
-use, so a user may be refused that much below the limit for each worker. Above the limit nobody gets, except
-while Valkey is away: then each worker goes by what it knows.
+where there are many, the last of them until the next renewal, so that a poll that ends and begins again asks
+nobody; of those others cannot make use, so a user may be refused that much below the limit for each worker.
+Above the limit nobody gets, except while Valkey is away: then each worker goes by what it knows.
 """
 
 from __future__ import annotations
@@ -46,6 +46,10 @@ class Seat:
         self.leave()
 
 
+NO_SEAT = Seat(None, "")
+"""For who is not counted."""
+
+
 class _Holding:
     """Of one user: the seats this worker has, and how many of them are taken. Who takes, or talks to Valkey
     about it, holds `lock`; `interested` counts them and those who wait to.
@@ -84,6 +88,16 @@ class Seats:
         holding = self._holdings.get(who)
         return 0 if holding is None else holding.taken
 
+    def take_now(self, who: str) -> Seat | None:
+        """A seat of those at hand; None where that is for `take` to ask for."""
+        if self.limit is None:
+            return Seat(None, who)
+        holding = self._holdings.get(who)
+        if holding is None or holding.interested or holding.taken >= min(holding.held, self.limit):
+            return None
+        holding.taken += 1
+        return Seat(self, who)
+
     async def take(self, who: str) -> Seat | None:
         """A seat, or None if they have all they may. A caller that is cancelled has none."""
         if self.limit is None:
@@ -100,10 +114,14 @@ class Seats:
 
     def take_back(self, who: str) -> None:
         """A seat of theirs was left."""
-        holding = self._holdings[who]
+        holding = self._holdings.get(who)
+        if holding is None:
+            return  # all were given back at the end
         holding.taken -= 1
         # The first that goes back takes along all that are left by the time it goes.
-        if not holding.interested and (not holding.taken or holding.held - holding.taken > self._spare):
+        # One seat more than is spare: that of a poll, say, which comes again and is the only one.
+        most_idle = self._spare + 1 if self._spare else 0
+        if not holding.interested and holding.held - holding.taken > most_idle:
             task = asyncio.ensure_future(self._settle(who))
             self._returns.add(task)
             task.add_done_callback(self._returns.discard)

@@ -17,6 +17,7 @@ from pulsar_relay.accounts.accounts import Accounts
 from pulsar_relay.accounts.principal import Principal
 from pulsar_relay.errors import FieldError, RelayError
 from pulsar_relay.fields import is_topic_name
+from pulsar_relay.limits import limiter
 from pulsar_relay.web.guests import Guest, Guests
 
 EVERYTHING = "*"
@@ -28,6 +29,10 @@ class Caller(Protocol):
     @property
     def principal(self) -> Principal | None:
         """None for who has not signed in, and without accounts."""
+
+    @property
+    def counted_as(self) -> str | None:
+        """Whose rates, connections and polls its requests count for; None if nobody counts."""
 
     @property
     def scope(self) -> str:
@@ -72,6 +77,7 @@ class Anybody:
     """Who calls without accounts: nobody is asked who they are."""
 
     principal = None
+    counted_as: str | None = None
     scope = "-"
     prefix = ""
 
@@ -109,6 +115,13 @@ class Anybody:
 ANYBODY = Anybody()
 
 
+class AnybodyAt(Anybody):
+    """The same where limits count addresses."""
+
+    def __init__(self, address: str) -> None:
+        self.counted_as = limiter.address(address)
+
+
 class Stranger:
     """Who has not signed in, and so has no topics: there is only what is granted to everybody."""
 
@@ -116,7 +129,8 @@ class Stranger:
     scope = "public"
     prefix = "/"
 
-    def __init__(self, accounts: Accounts, guests: Guests) -> None:
+    def __init__(self, accounts: Accounts, guests: Guests, address: str) -> None:
+        self.counted_as = limiter.address(address)
         self._accounts = accounts
         self._guests = guests
 
@@ -158,12 +172,13 @@ class Stranger:
 class UserCaller:
     """A user, by an access token or an API key."""
 
-    __slots__ = ("_accounts", "_guests", "prefix", "principal", "scope")
+    __slots__ = ("_accounts", "_guests", "counted_as", "prefix", "principal", "scope")
 
     def __init__(self, principal: Principal, accounts: Accounts, guests: Guests) -> None:
         self.principal = principal
         self.scope = principal.user.user_id
         self.prefix = f"{self.scope}/"
+        self.counted_as = limiter.user(self.scope)
         self._accounts = accounts
         self._guests = guests
 

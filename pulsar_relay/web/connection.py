@@ -69,6 +69,12 @@ def find_plain(data: bytes, endpoints: Endpoints, limits: ServerSettings) -> tup
     return None if found is None else (head, *found)
 
 
+def peer_of(transport: asyncio.BaseTransport) -> str:
+    """The address of who has connected; of a Unix socket's peer there is none."""
+    name = transport.get_extra_info("peername")
+    return str(name[0]) if isinstance(name, tuple) else ""
+
+
 class Connection(asyncio.Protocol):
     """Made by a `Front` for each connection that comes, or comes back, with the beginning of its next request
     as `returned`.
@@ -87,6 +93,7 @@ class Connection(asyncio.Protocol):
         "_loop",
         "_missing_bytes",
         "_parts",
+        "_peer",
         "_route",
         "_since",
         "_task",
@@ -96,6 +103,7 @@ class Connection(asyncio.Protocol):
     )
 
     _transport: asyncio.Transport
+    _peer: str
     _head: Head
     _route: Route
     _argument: str
@@ -129,6 +137,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
+        self._peer = peer_of(transport)
         is_new = not self._input
         if not self._front.admit(self, is_new=is_new):
             self._part(RelayError("too_many_connections"))
@@ -219,7 +228,10 @@ class Connection(asyncio.Protocol):
         self._deadline = _NEVER
         head = self._head
         query: Query = parse_qs_bytes(head.query, keep_blank_values=True) if head.query else _NO_QUERY
-        request = Request(head.target.decode("ascii"), self._argument, query, head.headers, body)
+        perimeter, address = self._front.endpoints.perimeter, self._peer
+        if perimeter.has_proxies:
+            address = perimeter.address(address, (head.headers.get(perimeter.proxies.header, ""),))
+        request = Request(head.target.decode("ascii"), self._argument, query, head.headers, body, address)
         self._task = self._loop.create_task(self._answer(request))
 
     async def _answer(self, request: Request) -> None:
@@ -293,7 +305,7 @@ class Connection(asyncio.Protocol):
         """Leave the connection to another protocol than HTTP; False if that is not what is asked."""
         if end > self._front.limits.max_header_bytes:
             return False
-        protocol = self._front.endpoints.upgrade(self._input[:end], self._input[end:])
+        protocol = self._front.endpoints.upgrade(self._input[:end], self._input[end:], self._peer)
         if protocol is None:
             return False
         self._leave()

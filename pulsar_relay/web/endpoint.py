@@ -18,8 +18,11 @@ from pulsar_relay.web.perimeter import NO_PERIMETER, Perimeter
 
 logger = logging.getLogger(__name__)
 
-HEADERS = ("authorization", "content-type", "content-encoding", "cookie", "idempotency-key")
-"""The headers that endpoints look at, and the only ones a `Request` has."""
+HEADERS = (
+    *("authorization", "content-type", "content-encoding", "cookie", "idempotency-key"),
+    *("x-forwarded-for", "forwarded"),
+)
+"""The headers that endpoints look at, or the perimeter, and the only ones a `Request` has."""
 
 _NOTHING: Mapping[str, str] = {}
 
@@ -29,7 +32,7 @@ class Request(msgspec.Struct, frozen=True):
 
     `target` is its method and path, a space between; `argument` the part of the path that its address leaves
     open, unquoted; `headers` are those of `HEADERS` that were sent, the names in lower case. `caller` is who
-    sent it: anybody, until a gate has looked.
+    sent it: anybody, until a gate has looked. `address` is the client's.
     """
 
     target: str
@@ -101,13 +104,13 @@ class Route(msgspec.Struct, frozen=True):
     ends_with_client: bool = False
 
 
-Upgrade = Callable[[bytes, bytes], asyncio.Protocol | None]
-"""Given the bytes of a head, to its empty line, and of what follows: who takes the connection from there, or
-None if it remains one of HTTP.
+Upgrade = Callable[[bytes, bytes, str], asyncio.Protocol | None]
+"""Given the bytes of a head, to its empty line, and of what follows, and who has connected: who takes the
+connection from there, or None if it remains one of HTTP.
 """
 
 
-def no_upgrade(head: bytes, unread: bytes) -> None:
+def no_upgrade(head: bytes, unread: bytes, peer: str) -> None:
     """An `Upgrade` for where there is none."""
 
 

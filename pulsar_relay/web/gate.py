@@ -11,16 +11,16 @@ from typing import Protocol
 from pulsar_relay.accounts.accounts import Accounts
 from pulsar_relay.accounts.principal import Principal
 from pulsar_relay.errors import RelayError
-from pulsar_relay.web.caller import ANYBODY, Caller, Stranger, UserCaller
+from pulsar_relay.web.caller import ANYBODY, AnybodyAt, Caller, Stranger, UserCaller
 from pulsar_relay.web.endpoint import Answer, Endpoint, Request
 from pulsar_relay.web.guests import Guests
 
 
 class Gate(Protocol):
-    def recall(self, shown: str | None) -> Caller | None:
-        """The caller that shows this, at once; None if that takes longer, or there is none."""
+    def recall(self, shown: str | None, address: str) -> Caller | None:
+        """The caller at this address that shows this, at once; None if that takes longer."""
 
-    async def admit(self, shown: str | None) -> Caller:
+    async def admit(self, shown: str | None, address: str) -> Caller:
         """The caller that shows this access token or API key, or nothing. RelayError says why there is none:
         a 401, 403 for an account that is closed, 503 while nobody can tell.
         """
@@ -32,16 +32,25 @@ class Gate(Protocol):
 
 
 class OpenGate:
-    """For a relay without accounts."""
+    """For a relay without accounts. `counts_addresses`: limits are for each address, else for nobody."""
 
-    def recall(self, shown: str | None) -> Caller | None:
-        return ANYBODY
+    def __init__(self, *, counts_addresses: bool = False) -> None:
+        self._counts_addresses = counts_addresses
 
-    async def admit(self, shown: str | None) -> Caller:
-        return ANYBODY
+    def recall(self, shown: str | None, address: str) -> Caller:
+        return AnybodyAt(address) if self._counts_addresses else ANYBODY
+
+    async def admit(self, shown: str | None, address: str) -> Caller:
+        return self.recall(shown, address)
 
     def guard(self, endpoint: Endpoint, needs: str) -> Endpoint:
-        return endpoint
+        if not self._counts_addresses:
+            return endpoint
+
+        async def answer_address(request: Request) -> Answer:
+            return await endpoint(request.by(AnybodyAt(request.address)))
+
+        return answer_address
 
 
 class AccountsGate:
@@ -51,18 +60,20 @@ class AccountsGate:
         self._accounts = accounts
         self._authenticator = accounts.authenticator
         self._guests = guests
-        self._stranger = Stranger(accounts, guests)
 
-    def recall(self, shown: str | None) -> Caller | None:
+    def recall(self, shown: str | None, address: str) -> Caller | None:
         if shown is None:
-            return self._stranger
+            return self._stranger(address)
         principal = self._authenticator.recall(shown)
         return None if principal is None else self._caller(principal)
 
-    async def admit(self, shown: str | None) -> Caller:
+    async def admit(self, shown: str | None, address: str) -> Caller:
         if shown is None:
-            return self._stranger
+            return self._stranger(address)
         return self._caller(await self._authenticator.authenticate(shown))
+
+    def _stranger(self, address: str) -> Caller:
+        return Stranger(self._accounts, self._guests, address)
 
     def _caller(self, principal: Principal) -> Caller:
         return UserCaller(principal, self._accounts, self._guests)
@@ -83,7 +94,7 @@ class AccountsGate:
 
     async def _answer_stranger(self, endpoint: Endpoint, request: Request) -> Answer:
         try:
-            return await endpoint(request.by(self._stranger))
+            return await endpoint(request.by(self._stranger(request.address)))
         except RelayError as error:
             if error.kind.is_retryable:
                 raise

@@ -14,6 +14,7 @@ from tornado.routing import PathMatches
 from tornado.web import HTTPError, RequestHandler
 
 from pulsar_relay.errors import RelayError, render
+from pulsar_relay.limits.limiter import Limiter
 from pulsar_relay.web.caller import Caller
 from pulsar_relay.web.endpoint import HEADERS, Answer, Request, Route, refuse_encoding, respond
 from pulsar_relay.web.gate import Gate, bearer
@@ -37,11 +38,19 @@ class ApiHandler(RequestHandler):
         gate: Gate = self.settings["gate"]
         return gate
 
+    @property
+    def limiter(self) -> Limiter:
+        limiter: Limiter = self.settings["limiter"]
+        return limiter
+
     async def prepare(self) -> None:
         # What a browser asks first it asks without a token.
         if not self.is_public and self.request.method != "OPTIONS":
-            self.caller = await self.gate.admit(bearer(self.request.headers.get("Authorization")))
+            shown = bearer(self.request.headers.get("Authorization"))
+            self.caller = await self.gate.admit(shown, self.client_address)
             self.caller.require_user()
+            for name, value in (await self.limiter.charge("read", self.caller.counted_as)).items():
+                self.set_header(name, value)
 
     def set_default_headers(self) -> None:
         self.clear_header("Server")

@@ -32,6 +32,7 @@ class Perimeter:
         self._suffixes = tuple(host[1:].rstrip(".") for host in hosts if host.startswith("*."))
         self._any_origin = ANY in origins
         self._origins = frozenset(origins)
+        self.has_proxies = bool(settings.trusted_proxies)
         self.proxies = TrustedProxies(settings.trusted_proxies or (), settings.forwarded_header)
 
     def admits_host(self, host: str) -> bool:

@@ -15,6 +15,7 @@ from actors.stream import Batch, MessageId
 from pulsar_relay import wire
 from pulsar_relay.accounts.user import READ
 from pulsar_relay.errors import RelayError
+from pulsar_relay.limits.limiter import Limiter
 from pulsar_relay.relay import Relay, Subscriber
 from pulsar_relay.requests import PollRequest, RequestReader
 from pulsar_relay.supervision.crew import Crew
@@ -129,12 +130,14 @@ class PollEndpoints:
         waiters: Waiters,
         cursor_cookie: CursorCookie,
         connections: OpenConnections,
+        limiter: Limiter,
     ) -> None:
         self._relay = relay
         self._reader = reader
         self._waiters = waiters
         self._cursor_cookie = cursor_cookie
         self._connections = connections
+        self._limiter = limiter
 
     async def by_body(self, request: Request) -> Answer:
         headers = request.headers
@@ -151,6 +154,17 @@ class PollEndpoints:
             raise RelayError("shutting_down")
         if caller is not ANYBODY:
             request = reached(request, caller)
+        limiter, who = self._limiter, caller.counted_as
+        told = limiter.charge_now("read", who)
+        if told is None:
+            told = await limiter.charge("read", who)
+        seat = limiter.take_poll_now(who) or await limiter.take_poll(who)
+        with seat:
+            return await self._answer(request, caller, cookies, told)
+
+    async def _answer(
+        self, request: PollRequest, caller: Caller, cookies: str | None, told: Mapping[str, str]
+    ) -> Answer:
         deadline = asyncio.get_running_loop().time() + request.timeout_seconds
         cookie = self._cursor_cookie.among(cookies) if cookies else None
         known = self._cursor_cookie.read(cookie, request.topics, caller.prefix) if cookie else {}
@@ -158,13 +172,12 @@ class PollEndpoints:
         if any(one.start is Start.LATEST for one in wanted):
             wanted = await self._placed(wanted, deadline)
         sink = await self._wait(request, caller, wanted, deadline)
-        headers = {}
         if not request.since:
-            headers["Set-Cookie"] = self._cursor_cookie.header(cookie, sink.cursors, caller.prefix)
+            told = {**told, "Set-Cookie": self._cursor_cookie.header(cookie, sink.cursors, caller.prefix)}
         items = sink.items(self._relay.clock(), caller.prefix)
         cursors = {caller.told(topic): cursor for topic, cursor in sink.cursors.items()}
         notices = [wire.notice_frame(notice, caller.told(notice.topic)) for notice in sink.notices]
-        return Answer(200, wire.poll_answer(items, cursors, sink.has_more, notices), headers)
+        return Answer(200, wire.poll_answer(items, cursors, sink.has_more, notices), told)
 
     async def _placed(self, wanted: tuple[Wanted, ...], deadline: float) -> tuple[Wanted, ...]:
         """`wanted` with ids in place of now, as far as they can be had.

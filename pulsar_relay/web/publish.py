@@ -14,6 +14,7 @@ from actors.stream import timestamp_text
 from pulsar_relay import wire
 from pulsar_relay.accounts.user import WRITE
 from pulsar_relay.errors import RelayError
+from pulsar_relay.limits.limiter import Limiter
 from pulsar_relay.message_reader import ItemError, PublishRequest
 from pulsar_relay.metrics import Latency
 from pulsar_relay.relay import Relay
@@ -31,11 +32,6 @@ class Publisher:
         self._relay = relay
         self._clock = clock
         self._latency = latency
-
-    async def publish(self, caller: Caller, request: PublishRequest, key: str | None = None) -> Published:
-        """Append one message."""
-        topic = caller.reach(request.topic, WRITE)
-        return await self.publish_all(caller, topic, [request], key)
 
     async def publish_all(
         self, caller: Caller, topic: str, requests: Sequence[PublishRequest], key: str | None
@@ -104,16 +100,22 @@ Outcome = str | RelayError
 class PublishEndpoints:
     """POST /api/v1/messages and /api/v1/messages/bulk"""
 
-    def __init__(self, publisher: Publisher, reader: RequestReader) -> None:
+    def __init__(self, publisher: Publisher, reader: RequestReader, limiter: Limiter) -> None:
         self._publisher = publisher
         self._reader = reader
+        self._limiter = limiter
 
     async def one(self, request: Request) -> Answer:
         headers = request.headers
         message = self._reader.publish(request.plain_body(), headers.get("content-type"))
         key = idempotency_key(headers.get("idempotency-key"))
-        published = await self._publisher.publish(request.caller, message, key)
-        return Answer(201, wire.json_text(published_json(published, request.caller)))
+        caller = request.caller
+        topic = caller.reach(message.topic, WRITE)
+        told = self._limiter.charge_now("publish", caller.counted_as)
+        if told is None:
+            told = await self._limiter.charge("publish", caller.counted_as)
+        published = await self._publisher.publish_all(caller, topic, [message], key)
+        return Answer(201, wire.json_text(published_json(published, caller)), told)
 
     async def bulk(self, request: Request) -> Answer:
         headers = request.headers
@@ -124,6 +126,8 @@ class PublishEndpoints:
             request.plain_body(), headers.get("content-type"), request.query
         )
         groups, answers = _by_topic(items, request.caller)
+        cost = sum(len(indexes) for topic, indexes in groups.items() if topic not in answers)
+        told = await self._charge(request.caller, cost)
         publishes = [
             self._publish(request.caller, topic, [items[index] for index in indexes], key)
             for topic, indexes in groups.items()
@@ -133,7 +137,10 @@ class PublishEndpoints:
         reached = [topic for topic in groups if topic not in answers]
         answers.update(zip(reached, published, strict=True))
         _refuse_what_to_repeat(answers, is_repeatable=key is not None)
-        return Answer(207, wire.json_text(_bulk_json(items, _outcomes(items, groups, answers))))
+        return Answer(207, wire.json_text(_bulk_json(items, _outcomes(items, groups, answers))), told)
+
+    async def _charge(self, caller: Caller, cost: int) -> Mapping[str, str]:
+        return await self._limiter.charge("publish", caller.counted_as, cost) if cost else {}
 
     async def _publish(
         self, caller: Caller, topic: str, requests: Sequence[Any], key: str | None

@@ -9,6 +9,7 @@ from typing import ClassVar, cast
 
 from actors.ports import Sink
 from actors.protocol import Drained
+from pulsar_relay.limits.seats import Seat
 from pulsar_relay.relay import Relay, Subscriber
 from pulsar_relay.settings import SubscriberSettings
 from pulsar_relay.web.caller import Caller
@@ -22,7 +23,8 @@ FAREWELL_SECONDS = 5.0
 class ReceivingConnection(asyncio.Protocol, ABC):
     """One client's connection: its socket, its outbox, its subscriber; and a guest, as long as it receives.
 
-    `beginning` is what is written first, `unread` what the client sent behind its request.
+    `beginning` is what is written first, `unread` what the client sent behind its request; `seat` is the
+    caller's, until it receives no more.
     """
 
     __slots__ = (
@@ -31,6 +33,7 @@ class ReceivingConnection(asyncio.Protocol, ABC):
         "_end_timer",
         "_limits",
         "_relay",
+        "_seat",
         "_transport",
         "_unread",
         "caller",
@@ -50,6 +53,7 @@ class ReceivingConnection(asyncio.Protocol, ABC):
         limits: SubscriberSettings,
         connections: OpenConnections,
         caller: Caller,
+        seat: Seat,
         *,
         beginning: bytes,
         unread: bytes,
@@ -58,6 +62,7 @@ class ReceivingConnection(asyncio.Protocol, ABC):
         self._limits = limits
         self._connections = connections
         self.caller = caller
+        self._seat = seat
         self._beginning = beginning
         self._unread = unread
         self._end_timer: asyncio.TimerHandle | None = None
@@ -99,6 +104,7 @@ class ReceivingConnection(asyncio.Protocol, ABC):
         if not self._relay.is_accepting:
             # The relay was told to stop just now, and has told all others.
             self.has_left = True
+            self._seat.leave()
             self._transport.close()
             return
         self._transport.write(self._beginning)
@@ -148,6 +154,7 @@ class ReceivingConnection(asyncio.Protocol, ABC):
         if not self.has_left:
             self.has_left = True
             self.caller.leave(self)
+            self._seat.leave()
             self.outbox.close()
             self.subscriber.disconnect()
 

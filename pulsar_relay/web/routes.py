@@ -10,6 +10,7 @@ from tornado.web import Application
 
 from pulsar_relay.accounts.accounts import Accounts
 from pulsar_relay.accounts.user import READ, WRITE
+from pulsar_relay.limits.limiter import Limiter
 from pulsar_relay.relay import Relay
 from pulsar_relay.requests import RequestReader
 from pulsar_relay.settings import Settings
@@ -45,6 +46,7 @@ class FrontParts:
     accounts: Accounts | None
     """None without accounts."""
     gate: Gate
+    limiter: Limiter
     sign_in: BrowserSignIn | None
     """None without accounts."""
     reader: RequestReader
@@ -65,9 +67,11 @@ class FrontParts:
 
 def api_endpoints(parts: FrontParts) -> Endpoints:
     """The addresses that are asked thousands of times a second: they are answered without Tornado."""
-    publish = PublishEndpoints(parts.publisher, parts.reader)
-    poll = PollEndpoints(parts.relay, parts.reader, parts.waiters, parts.cookies, parts.connections)
-    history = HistoryEndpoint(parts.relay, parts.reader)
+    publish = PublishEndpoints(parts.publisher, parts.reader, parts.limiter)
+    poll = PollEndpoints(
+        parts.relay, parts.reader, parts.waiters, parts.cookies, parts.connections, parts.limiter
+    )
+    history = HistoryEndpoint(parts.relay, parts.reader, parts.limiter)
     guard = parts.gate.guard
     return Endpoints(
         [
@@ -116,6 +120,7 @@ def api_application(parts: FrontParts, endpoints: Endpoints) -> Application:
         ],
         parts.perimeter,
         parts.gate,
+        parts.limiter,
     )
 
 
@@ -132,18 +137,19 @@ def _by_path(routes: Iterable[Route]) -> Iterator[tuple[Any, ...]]:
 
 def metrics_application(parts: FrontParts) -> Application:
     """What the metrics port serves."""
-    return _application([_metrics_route(parts)], NO_PERIMETER, OpenGate())
+    return _application([_metrics_route(parts)], NO_PERIMETER, OpenGate(), parts.limiter)
 
 
 def _metrics_route(parts: FrontParts) -> tuple[Any, ...]:
     return (r"/metrics", MetricsHandler, {"crew": parts.crew})
 
 
-def _application(routes: list[Any], perimeter: Perimeter, gate: Gate) -> Application:
+def _application(routes: list[Any], perimeter: Perimeter, gate: Gate, limiter: Limiter) -> Application:
     return Application(
         routes,
         perimeter=perimeter,
         gate=gate,
+        limiter=limiter,
         default_handler_class=NotFoundHandler,
         # Requests are counted, not logged; and they are in nobody's log with their query.
         log_function=lambda handler: None,

@@ -20,6 +20,7 @@ from pulsar_relay import frames, wire
 from pulsar_relay.accounts.user import READ
 from pulsar_relay.cursors import encode_positions
 from pulsar_relay.errors import RelayError
+from pulsar_relay.limits.seats import Seat
 from pulsar_relay.relay import Relay
 from pulsar_relay.requests import RequestReader, StreamRequest
 from pulsar_relay.settings import SubscriberSettings
@@ -145,10 +146,17 @@ class EventStream(ReceivingConnection):
     _keepalive: asyncio.TimerHandle
 
     def __init__(
-        self, parts: StreamParts, request: StreamRequest, caller: Caller, *, beginning: bytes, unread: bytes
+        self,
+        parts: StreamParts,
+        request: StreamRequest,
+        caller: Caller,
+        seat: Seat,
+        *,
+        beginning: bytes,
+        unread: bytes,
     ) -> None:
         super().__init__(
-            parts.relay, parts.limits, parts.connections, caller, beginning=beginning, unread=unread
+            parts.relay, parts.limits, parts.connections, caller, seat, beginning=beginning, unread=unread
         )
         topics = request.topics
         # Of one topic all messages have the same names; of several each has the one that fits it.
@@ -236,7 +244,8 @@ class StreamHandler(ApiHandler):
 
     async def get(self) -> None:
         streams = self.streams
-        caller = await self.gate.admit(shown_by(self.request.headers, self.request.query))
+        shown = shown_by(self.request.headers, self.request.query)
+        caller = await self.gate.admit(shown, self.client_address)
         if caller.principal is not None:
             caller.require(READ)
         last_event_id = self.request.headers.get("Last-Event-ID")
@@ -245,17 +254,27 @@ class StreamHandler(ApiHandler):
             request = reached(request, caller)
         if not streams.relay.is_accepting:
             raise RelayError("shutting_down")
+        told = await self.limiter.charge("read", caller.counted_as)
+        seat = await self.limiter.take_connection(caller.counted_as)
         try:
-            connection, unread = take_socket(self.detach())
+            await self._begin(request, caller, seat, told)
         except StreamClosedError:
-            return
+            seat.leave()
+        except BaseException:
+            seat.leave()
+            raise
+
+    async def _begin(
+        self, request: StreamRequest, caller: Caller, seat: Seat, limits: Mapping[str, str]
+    ) -> None:
+        streams = self.streams
+        connection, unread = take_socket(self.detach())
         _give_up_after(connection, streams.limits.stall_limit_seconds)
-        told = self.perimeter.told_to_page(self.request.headers.get("Origin"))
+        told = [*limits.items(), *self.perimeter.told_to_page(self.request.headers.get("Origin"))]
         is_chunked = self.request.version == "HTTP/1.1"
-        stream = (EventStream if is_chunked else UnchunkedEventStream)(
-            streams, request, caller, beginning=_head(told, is_chunked=is_chunked), unread=unread
-        )
-        await hand_over(connection, stream)
+        beginning = _head(told, is_chunked=is_chunked)
+        make = EventStream if is_chunked else UnchunkedEventStream
+        await hand_over(connection, make(streams, request, caller, seat, beginning=beginning, unread=unread))
 
 
 def reached(request: StreamRequest, caller: Caller) -> StreamRequest:

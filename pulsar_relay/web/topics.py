@@ -11,6 +11,7 @@ from pulsar_relay.accounts.accounts import Accounts
 from pulsar_relay.accounts.user import ADMIN, READ, WRITE
 from pulsar_relay.cursors import place
 from pulsar_relay.errors import RelayError
+from pulsar_relay.limits.limiter import Limiter
 from pulsar_relay.relay import Relay
 from pulsar_relay.requests import RequestReader
 from pulsar_relay.supervision.crew import Crew
@@ -161,14 +162,16 @@ class StatsHandler(ApiHandler):
 class HistoryEndpoint:
     """GET /api/v1/topics/{topic}/messages"""
 
-    def __init__(self, relay: Relay, reader: RequestReader) -> None:
+    def __init__(self, relay: Relay, reader: RequestReader, limiter: Limiter) -> None:
         self._relay = relay
         self._reader = reader
+        self._limiter = limiter
 
     async def __call__(self, request: Request) -> Answer:
         caller = request.caller
         topic = caller.reach(existing(request.argument), READ)
         query = self._reader.history_query(request.query)
+        told = await self._limiter.charge("read", caller.counted_as)
         # A place that is no message id begins where the order begins, as it does for a poll.
         start = place(query.cursor) if query.cursor else None
         cursor = start if isinstance(start, MessageId) else None
@@ -181,4 +184,5 @@ class HistoryEndpoint:
         return Answer(
             200,
             wire.history_answer(items, total, limit, order, query.cursor, page.end, has_more=page.has_more),
+            told,
         )

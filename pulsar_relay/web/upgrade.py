@@ -10,6 +10,8 @@ from tornado.iostream import StreamClosedError
 
 from pulsar_relay.accounts.user import READ
 from pulsar_relay.errors import RelayError
+from pulsar_relay.limits.seats import Seat
+from pulsar_relay.web.caller import Caller
 from pulsar_relay.web.detaching import hand_over, take_socket
 from pulsar_relay.web.gate import Gate, bearer
 from pulsar_relay.web.handler import ApiHandler
@@ -34,7 +36,7 @@ class PlainUpgrade:
         self._sockets = sockets
         self._gate = gate
 
-    def __call__(self, head: bytes, unread: bytes) -> RelayWebSocket | None:
+    def __call__(self, head: bytes, unread: bytes, peer: str) -> RelayWebSocket | None:
         """See `Upgrade`."""
         line = self._line.match(head)
         if line is None:
@@ -49,14 +51,26 @@ class PlainUpgrade:
             return None
         try:
             refuse_unless_upgrade(headers, "HTTP/1.1", perimeter)
-            caller = self._gate.recall(shown_by(headers, (line[1] or b"").decode("ascii")))
+            address = peer
+            if perimeter.has_proxies:
+                address = perimeter.address(peer, (headers.get(perimeter.proxies.header, ""),))
+            caller = self._gate.recall(shown_by(headers, (line[1] or b"").decode("ascii")), address)
             if caller is None:
                 return None
             caller.require_user()
             caller.require(READ)
+            seat = self._seat(caller.counted_as)
         except RelayError:
             return None
-        return RelayWebSocket(self._sockets, caller, beginning=upgrade_response(headers), unread=unread)
+        if seat is None:
+            return None
+        beginning = upgrade_response(headers)
+        return RelayWebSocket(self._sockets, caller, seat, beginning=beginning, unread=unread)
+
+    def _seat(self, who: str | None) -> Seat | None:
+        """None where it is for `UpgradeHandler` to wait for, or to refuse. RelayError `rate_limited`."""
+        limiter = self._sockets.limiter
+        return None if limiter.charge_now("read", who) is None else limiter.take_connection_now(who)
 
 
 def shown_by(headers: Headers, query: str) -> str | None:
@@ -90,12 +104,22 @@ class UpgradeHandler(ApiHandler):
         refuse_unless_upgrade(headers, self.request.version, self.sockets.perimeter)
         if not self.sockets.relay.is_accepting:
             raise RelayError("shutting_down")
-        caller = await self.gate.admit(shown_by(headers, self.request.query))
+        caller = await self.gate.admit(shown_by(headers, self.request.query), self.client_address)
         caller.require_user()
         caller.require(READ)
+        await self.limiter.charge("read", caller.counted_as)
+        seat = await self.limiter.take_connection(caller.counted_as)
         try:
-            connection, unread = take_socket(self.detach())
+            await self._begin(caller, seat)
         except StreamClosedError:
-            return
-        response = upgrade_response(headers)
-        await hand_over(connection, RelayWebSocket(self.sockets, caller, beginning=response, unread=unread))
+            seat.leave()
+        except BaseException:
+            seat.leave()
+            raise
+
+    async def _begin(self, caller: Caller, seat: Seat) -> None:
+        connection, unread = take_socket(self.detach())
+        beginning = upgrade_response(self.request.headers)
+        await hand_over(
+            connection, RelayWebSocket(self.sockets, caller, seat, beginning=beginning, unread=unread)
+        )

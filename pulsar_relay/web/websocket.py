@@ -21,6 +21,8 @@ from pulsar_relay import frames, wire
 from pulsar_relay.accounts.user import READ
 from pulsar_relay.errors import ERRORS, RelayError
 from pulsar_relay.frames import FrameReader
+from pulsar_relay.limits.limiter import Limiter
+from pulsar_relay.limits.seats import Seat
 from pulsar_relay.relay import Relay
 from pulsar_relay.settings import SubscriberSettings
 from pulsar_relay.web.caller import ANYBODY, Caller
@@ -53,6 +55,8 @@ FRAMES_AT_ONCE = 100
 REFUSED_BYTES = 64 * 1024 * 1024
 """How much a peer that broke the protocol may send on, so that it gets to read why it is closed."""
 
+Charged = frames.PublishFrame | frames.SubscribeFrame
+
 _PING = control_frame(PING)
 
 
@@ -67,6 +71,7 @@ class SocketParts:
     connections: OpenConnections
     heartbeats: Heartbeats
     gate: Gate
+    limiter: Limiter
     encode: Callable[[Sequence[Any]], bytes]
     """Makes the frames of a batch, for the owner of its topic."""
     encode_full: Callable[[Sequence[Any]], bytes]
@@ -141,6 +146,7 @@ class RelayWebSocket(ReceivingConnection):
     """A WebSocket from its opening handshake, whose answer is `beginning`, to the end of its socket."""
 
     __slots__ = (
+        "_charging",
         "_heard",
         "_is_going_away",
         "_is_held",
@@ -152,14 +158,17 @@ class RelayWebSocket(ReceivingConnection):
         "_topics",
     )
 
-    def __init__(self, parts: SocketParts, caller: Caller, *, beginning: bytes, unread: bytes) -> None:
+    def __init__(
+        self, parts: SocketParts, caller: Caller, seat: Seat, *, beginning: bytes, unread: bytes
+    ) -> None:
         super().__init__(
-            parts.relay, parts.limits, parts.connections, caller, beginning=beginning, unread=unread
+            parts.relay, parts.limits, parts.connections, caller, seat, beginning=beginning, unread=unread
         )
         self._parts = parts
         self._parser = FrameParser(parts.limits.max_frame_bytes)
         self._topics: set[str] = set()
         self._publishing = 0
+        self._charging: asyncio.Task[None] | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._heard = 0
         self._is_held = False
@@ -257,12 +266,12 @@ class RelayWebSocket(ReceivingConnection):
 
     def _obey(self, frame: frames.Frame) -> None:
         if isinstance(frame, frames.PublishFrame):
-            self._begin_publish(frame)
+            self._charge("publish", frame)
         elif isinstance(frame, frames.AckFrame):
             topic = None if frame.topic is None else self.caller.inside(frame.topic)
             self.subscriber.tell(Acknowledge(topic, frame.message_id, frame.ref))
         elif isinstance(frame, frames.SubscribeFrame):
-            self._subscribe(frame)
+            self._charge("read", frame)
         elif isinstance(frame, frames.UnsubscribeFrame):
             left = tuple(map(self.caller.inside, frame.topics))
             self._topics.difference_update(left)
@@ -271,6 +280,37 @@ class RelayWebSocket(ReceivingConnection):
             self._begin_renewal(frame)
         else:
             self.send(frames.pong(frame.ref))
+
+    # ----------------------------------------------------------------------------------- what costs something
+
+    def _charge(self, rate: str, frame: Charged) -> None:
+        """Carry the frame out, if its sender has not asked for too much."""
+        who = self.caller.counted_as
+        if self._parts.limiter.charge_now(rate, who) is not None:
+            self._carry_out(frame)
+        else:
+            self._charging = asyncio.get_running_loop().create_task(self._wait_for_charge(rate, who, frame))
+
+    async def _wait_for_charge(self, rate: str, who: str | None, frame: Charged) -> None:
+        """No other frame is read meanwhile: they are carried out in the order they came."""
+        try:
+            await self._parts.limiter.charge(rate, who)
+            if not self.has_left:
+                self._carry_out(frame)
+        except RelayError as error:
+            self.send(frames.error(error, frame.ref))
+        except Exception:
+            logger.exception("websocket: a frame failed")
+            self.close("internal_error")
+        finally:
+            self._charging = None
+            self._go_on()
+
+    def _carry_out(self, frame: Charged) -> None:
+        if isinstance(frame, frames.PublishFrame):
+            self._begin_publish(frame)
+        else:
+            self._subscribe(frame)
 
     def _subscribe(self, frame: frames.SubscribeFrame) -> None:
         wanted, client_id = frame.wanted, frame.client_id
@@ -320,7 +360,7 @@ class RelayWebSocket(ReceivingConnection):
         self.close(code)
 
     def _begin_renewal(self, frame: frames.AuthenticateFrame) -> None:
-        if self.caller is ANYBODY:
+        if self.caller.principal is None:
             raise RelayError("unknown_frame")
         if self._renewing is not None:
             raise RelayError("overloaded", "The token before this one is still being looked at.")
@@ -329,7 +369,7 @@ class RelayWebSocket(ReceivingConnection):
     async def _renew(self, frame: frames.AuthenticateFrame) -> None:
         """Go on as the same user with another token."""
         try:
-            caller = await self._parts.gate.admit(frame.token)
+            caller = await self._parts.gate.admit(frame.token, "")
             if caller.scope != self.caller.scope:
                 raise RelayError("another_user")
             caller.require(READ)
@@ -356,7 +396,7 @@ class RelayWebSocket(ReceivingConnection):
     def _is_busy(self) -> bool:
         """Who does not read its replies, or publishes faster than the store takes it, is read no further."""
         is_full = self.outbox.is_full or self._publishing >= self._limits.max_inflight_publishes
-        return is_full and not self.has_left
+        return (is_full or self._charging is not None) and not self.has_left
 
     def _hold(self) -> None:
         self._is_held = True
