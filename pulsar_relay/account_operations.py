@@ -60,7 +60,7 @@ def _signing_in() -> tuple[Operation, ...]:
             "End the access token of this request",
             "On every worker within five seconds. The refresh token stays good.",
             {204: Reply("It is worth nothing any more.")},
-            errors=(*_SIGNED_IN, *STORE),
+            errors=(*_SIGNED_IN, "login_required", *STORE),
         ),
     )
 
@@ -219,7 +219,7 @@ def _permissions() -> tuple[Operation, ...]:
             ("POST",),
             "topics",
             "Let somebody read or write one's topic",
-            "What was granted to them before is replaced. The topic need not exist yet.",
+            "What was granted to them before is replaced.",
             granted,
             body=account_schemas.NewGrant,
             errors=(

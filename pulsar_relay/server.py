@@ -280,7 +280,6 @@ class Worker:
         return FrontParts(
             relay=self.relay,
             settings=settings,
-            accounts=self.accounts,
             gate=self._gate,
             limiter=self._limits,
             sign_in=self._sign_in,
@@ -314,7 +313,7 @@ class Worker:
                 self._timed(wire.full_sse_events),
             ),
             perimeter=perimeter,
-            account_parts=self._account_parts(),
+            accounts=self._account_parts(),
             openapi=Document(apidoc.as_json(document), JSON),
             docs=Document(apidoc.page(document), HTML, apidoc.PAGE_POLICY),
             page=page(),

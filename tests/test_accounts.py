@@ -12,7 +12,7 @@ import argon2
 import pytest
 
 from pulsar_relay.accounts import schema
-from pulsar_relay.accounts.accounts import Accounts
+from pulsar_relay.accounts.accounts import Accounts, SignedIn
 from pulsar_relay.accounts.grants import Grantee
 from pulsar_relay.accounts.user import NewUser, UserPatch
 from pulsar_relay.errors import RelayError
@@ -42,6 +42,10 @@ async def open_accounts(
             await accounts.stop()
 
 
+async def login(accounts: Accounts, name: str) -> SignedIn:
+    return await accounts.sign_in(await accounts.users.check_password(name, "its password"))
+
+
 async def refusal(attempt: Awaitable[object]) -> str:
     with pytest.raises(RelayError) as refused:
         await attempt
@@ -52,7 +56,7 @@ async def refusal(attempt: Awaitable[object]) -> str:
 async def test_from_signing_in_to_signing_out_over_two_workers(where: Where) -> None:
     async with open_accounts(where) as one, open_accounts(where) as two:
         await one.users.create(NewUser("galaxy", permissions=["read"]), "its password")
-        signed_in = await two.sign_in("galaxy", "its password")
+        signed_in = await login(two, "galaxy")
         principal = await one.authenticator.authenticate(signed_in.access.text)
         assert principal.user.username == "galaxy"
         again = await one.refresh(signed_in.refresh)
@@ -71,7 +75,7 @@ async def test_workers_that_start_together_have_one_admin(where: Where) -> None:
     async with open_accounts(where, ADMIN) as one, open_accounts(where, ADMIN) as two:
         for accounts in (one, two):
             await until(lambda accounts=accounts: len(accounts.roster.users) == 1)  # type: ignore[misc]
-        signed_in = await one.sign_in("admin", "its password")
+        signed_in = await login(one, "admin")
         principal = await two.authenticator.authenticate(signed_in.access.text)
         assert principal.permissions == {"admin", "read", "write"}
 
@@ -90,7 +94,7 @@ async def test_access_goes_by_what_the_owner_has_granted_and_takes_back(where: W
     async with open_accounts(where) as one, open_accounts(where) as two:
         owner = await one.users.create(NewUser("owner", permissions=["read", "write"]), "its password")
         await one.users.create(NewUser("friend", permissions=["read", "write"]), "its password")
-        signed_in = await two.sign_in("friend", "its password")
+        signed_in = await login(two, "friend")
         friend = await two.authenticator.authenticate(signed_in.access.text)
 
         def refused(action: str, topic: str = "t") -> str | None:
@@ -174,7 +178,7 @@ async def test_of_a_deleted_user_no_key_of_any_kind_is_left(where: Where) -> Non
         await accounts.authenticator.authenticate(text)
         await accounts.api_keys.store_uses()
         await accounts.grants.set(user.user_id, "t", Grantee("public"), {"read"})
-        await accounts.sign_in("galaxy", "its password")
+        await login(accounts, "galaxy")
         await accounts.users.delete(user.user_id)
         shard = (await opened.client.shards())[0]
         home = opened.client.home(schema.USERS.encode()) or shard
@@ -199,13 +203,13 @@ async def test_a_secret_is_in_no_record_of_the_log(where: Where) -> None:
     try:
         async with open_accounts(where, ADMIN) as accounts:
             await until(lambda: accounts.roster.users)
-            signed_in = await accounts.sign_in("admin", "its password")
+            signed_in = await login(accounts, "admin")
             (user,) = accounts.roster.users.values()
             _, key = await accounts.api_keys.make(user.user_id, "k", ["write"], ["*"])
             again = await accounts.refresh(signed_in.refresh)
             await accounts.authenticator.authenticate(key)
             await accounts.users.patch(user.user_id, UserPatch(password="another password"))
-            await refusal(accounts.sign_in("admin", "its password"))
+            await refusal(login(accounts, "admin"))
     finally:
         ours.removeHandler(handler)
         ours.setLevel(level)

@@ -181,6 +181,26 @@ async def test_a_revocation_that_meets_a_rotation_leaves_no_successor_alive(wher
 
 
 @in_loop
+async def test_an_account_that_is_changed_during_a_rotation_gives_no_token_of_its_new_generation(
+    where: Where, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_sessions(where) as opened:
+        text = await opened.sessions.open(opened.user, "a")
+        rotate = opened.sessions._use
+
+        async def rotated_and_changed(*args: str | int) -> object:
+            reply = await rotate(*args)  # type: ignore[arg-type]
+            await opened.users.patch(opened.user.user_id, UserPatch(password="another password"))
+            return reply
+
+        monkeypatch.setattr(opened.sessions, "_use", rotated_and_changed)
+        user, _ = await opened.sessions.refresh(text)
+        changed = await opened.users.find(user.user_id)
+        assert changed is not None
+        assert user.generation < changed.generation
+
+
+@in_loop
 async def test_what_was_never_a_token_is_refused_and_ends_nothing(where: Where) -> None:
     async with open_sessions(where) as opened:
         token = await opened.sessions.open(opened.user, "pulsar")

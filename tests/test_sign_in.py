@@ -123,6 +123,14 @@ def test_a_revoked_token_does_not_refresh(account_relay: AccountRelay) -> None:
     assert account_relay.ask("POST", "/auth/token/revoke", json={}).status_code == 422
 
 
+def test_an_api_key_is_revoked_and_not_signed_out(account_relay: AccountRelay) -> None:
+    token = account_relay.token()
+    asked = {"name": "k", "actions": ["read"], "topics": ["*"]}
+    key = account_relay.ask("POST", "/auth/keys", token, json=asked).json()["key"]
+    refused = account_relay.ask("POST", "/auth/logout", key)
+    assert (refused.status_code, refused.json()["error"]) == (403, "login_required")
+
+
 def test_a_logout_ends_this_token_and_no_other(account_relay: AccountRelay) -> None:
     one, other = account_relay.login().json(), account_relay.login().json()
     assert account_relay.ask("POST", "/auth/logout", one["access_token"]).status_code == 204

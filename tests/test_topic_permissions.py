@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pulsar_relay.account_answers import GrantsAnswer
 from tests.account_relays import AccountRelay
 from tests.account_relays import account_relay as account_relay
+from tests.valkeys import RealValkey
 
 PATH = "/api/v1/topics/jobs/permissions"
+
+
+def make_topic(relay: AccountRelay, token: str) -> None:
+    answer = relay.ask("POST", "/api/v1/topics", token, json={"topic_name": "jobs"})
+    assert answer.status_code == 201, answer.text
 
 
 def test_what_is_granted_is_listed_and_taken_back(account_relay: AccountRelay) -> None:
     owner, friend = account_relay.new_user("read", "write"), account_relay.new_user("read")
     token = account_relay.token(owner["username"], owner["password"])
+    make_topic(account_relay, token)
     granted = account_relay.ask("POST", PATH, token, json={"username": friend["username"]})
     assert granted.status_code == 200
     assert not GrantsAnswer().validate(granted.json())
@@ -33,11 +42,29 @@ def test_what_is_granted_is_listed_and_taken_back(account_relay: AccountRelay) -
 
 
 def test_another_asks_of_their_own_topic_of_that_name(account_relay: AccountRelay) -> None:
-    owner, other = account_relay.new_user("read"), account_relay.new_user("read")
-    token = account_relay.token(owner["username"], owner["password"])
-    account_relay.ask("POST", PATH, token, json={"user_id": other["user_id"]})
-    theirs = account_relay.ask("GET", PATH, account_relay.token(other["username"], other["password"]))
+    owner, other = account_relay.new_user("write"), account_relay.new_user("write")
+    tokens = [account_relay.token(user["username"], user["password"]) for user in (owner, other)]
+    for token in tokens:
+        make_topic(account_relay, token)
+    account_relay.ask("POST", PATH, tokens[0], json={"user_id": other["user_id"]})
+    theirs = account_relay.ask("GET", PATH, tokens[1])
     assert (theirs.json()["owner_id"], theirs.json()["permissions"]) == (other["user_id"], [])
+
+
+def test_a_topic_whose_grants_cannot_be_taken_back_now_is_not_deleted_and_that_is_told(
+    tmp_path: Path,
+) -> None:
+    with RealValkey(tmp_path) as valkey:
+        relay = AccountRelay(valkey.socket_path, valkey={"command_timeout_seconds": 0.5})
+        try:
+            token = relay.token()
+            make_topic(relay, token)
+            valkey.pause()
+            refused = relay.ask("DELETE", "/api/v1/topics/jobs", token)
+            valkey.resume()
+            assert (refused.status_code, refused.json()["error"][:6]) == (503, "store_")
+        finally:
+            relay.stop()
 
 
 @pytest.mark.parametrize(
@@ -53,11 +80,28 @@ def test_another_asks_of_their_own_topic_of_that_name(account_relay: AccountRela
     ],
 )
 def test_a_grant_that_means_nothing_is_refused(account_relay: AccountRelay, body: object) -> None:
-    assert account_relay.ask("POST", PATH, account_relay.token(), json=body).status_code == 422
+    user = account_relay.new_user("write")
+    token = account_relay.token(user["username"], user["password"])
+    make_topic(account_relay, token)
+    assert account_relay.ask("POST", PATH, token, json=body).status_code == 422
+
+
+def test_of_a_topic_that_there_is_not_nothing_is_granted(account_relay: AccountRelay) -> None:
+    user = account_relay.new_user("write")
+    token = account_relay.token(user["username"], user["password"])
+    for method in ("GET", "POST"):
+        answer = account_relay.ask(method, PATH, token, json={"to": "public"})
+        assert (answer.status_code, answer.json()["error"]) == (404, "topic_not_found")
+    # What a topic may have left behind can be taken back all the same.
+    assert account_relay.ask("DELETE", f"{PATH}/public", token).status_code == 204
+    account_relay.ask("POST", "/api/v1/messages", token, json={"topic": "jobs", "payload": {}})
+    assert account_relay.ask("POST", PATH, token, json={"to": "public"}).status_code == 200
 
 
 def test_a_user_or_topic_that_cannot_be_is_not_found(account_relay: AccountRelay) -> None:
-    token = account_relay.token()
+    user = account_relay.new_user("write")
+    token = account_relay.token(user["username"], user["password"])
+    make_topic(account_relay, token)
     answer = account_relay.ask("POST", PATH, token, json={"username": "nobody at all"})
     assert (answer.status_code, answer.json()["error"]) == (404, "user_not_found")
     for method in ("GET", "POST"):

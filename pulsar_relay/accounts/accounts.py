@@ -31,6 +31,7 @@ from pulsar_relay.accounts.principal import Principal
 from pulsar_relay.accounts.refresh_secrets import RefreshSecrets
 from pulsar_relay.accounts.roster import Roster
 from pulsar_relay.accounts.sessions import Sessions
+from pulsar_relay.accounts.user import User
 from pulsar_relay.accounts.users import Users
 from pulsar_relay.errors import RelayError
 from pulsar_relay.settings import AuthSettings
@@ -113,9 +114,10 @@ class Accounts:
         if not self.roster.is_confirmed:
             raise StoreError("accounts_unconfirmed")
 
-    async def sign_in(self, username: str, password: str, hint: str = PASSWORD_LOGIN) -> SignedIn:
-        """With a refresh token of its own. RelayError as `Users.check_password` and `Sessions.open`."""
-        user = await self.users.check_password(username, password)
+    async def sign_in(self, user: User, hint: str = PASSWORD_LOGIN) -> SignedIn:
+        """For who has just proved to be this user, with a refresh token of its own. RelayError as
+        `Sessions.open`.
+        """
         refresh = await self.sessions.open(user, hint, is_spare=True)
         return SignedIn(self.tokens.issue(user), refresh)
 

@@ -128,13 +128,17 @@ class Sessions:
                 await self._end_chain(chain)
             if user_id is None or number is None:
                 break
+            # Before the session is looked at: of an account that is changed after that, the access token is
+            # of the generation before, and worth nothing.
+            user = await self._users.find(user_id)
+            if user is None or not user.is_active:
+                break
             what, *current = await self._use(jti, shown, user_id, int(number))
             if what == b"changed":
                 continue
             if what in (b"rotated", b"again"):
                 secret = self._secrets.again(jti, int(current[0]), current[1].decode())
-                user = await self._users.find(user_id)
-                if user is not None and user.is_active and secret is not None:
+                if secret is not None:
                     return user, f"{jti}.{secret}"
             break
         raise RelayError("invalid_refresh_token")

@@ -15,7 +15,7 @@ from pulsar_relay.limits import limiter
 from pulsar_relay.limits.limiter import Limiter
 from pulsar_relay.web.account_keys import KeyEndpoints
 from pulsar_relay.web.endpoint import Answer, Endpoint, Request, Route
-from pulsar_relay.web.gate import bearer
+from pulsar_relay.web.gate import Gate, bearer
 from pulsar_relay.web.sign_in import SignInEndpoints
 from pulsar_relay.web.topic_permissions import GrantEndpoints
 from pulsar_relay.web.user_accounts import OwnedTopics, UserEndpoints
@@ -32,13 +32,13 @@ class AccountParts:
     topics: OwnedTopics
 
 
-def account_routes(parts: AccountParts) -> Iterator[Route]:
+def account_routes(parts: AccountParts, gate: Gate) -> Iterator[Route]:
     """Of addresses that could both be meant the first is."""
     reader = AccountReader()
     sign_in = SignInEndpoints(parts.accounts, parts.limits, reader)
     users = UserEndpoints(parts.accounts, reader, parts.topics)
     keys = KeyEndpoints(parts.accounts, reader)
-    grants = GrantEndpoints(parts.accounts, reader)
+    grants = GrantEndpoints(parts.accounts, reader, parts.topics)
 
     def open_(method: str, path: str, endpoint: Endpoint) -> Route:
         return Route(method, path, stored(endpoint))
@@ -51,13 +51,13 @@ def account_routes(parts: AccountParts) -> Iterator[Route]:
         *,
         takes_key: bool = False,
     ) -> Route:
-        guarded = SignedInOnly(parts, endpoint, needs=needs, takes_key=takes_key)
+        guarded = SignedInOnly(gate, parts.limits, endpoint, needs=needs, takes_key=takes_key)
         return Route(method, path, stored(guarded))
 
     yield open_("POST", "/auth/login", sign_in.login)
     yield open_("POST", "/auth/token/refresh", sign_in.refresh)
     yield open_("POST", "/auth/token/revoke", sign_in.revoke)
-    yield signed_in("POST", "/auth/logout", sign_in.logout, takes_key=True)
+    yield signed_in("POST", "/auth/logout", sign_in.logout)
     yield signed_in("GET", "/auth/sessions", sign_in.sessions)
     yield signed_in("DELETE", "/auth/sessions", sign_in.end_all)
     yield signed_in("DELETE", "/auth/sessions/{}", sign_in.end_session)
@@ -83,19 +83,26 @@ class SignedInOnly:
     """
 
     def __init__(
-        self, parts: AccountParts, endpoint: SignedInEndpoint, *, needs: str | None, takes_key: bool
+        self,
+        gate: Gate,
+        limits: Limiter,
+        endpoint: SignedInEndpoint,
+        *,
+        needs: str | None,
+        takes_key: bool,
     ) -> None:
-        self._authenticator = parts.accounts.authenticator
-        self._limits = parts.limits
+        self._gate = gate
+        self._limits = limits
         self._endpoint = endpoint
         self._needs = needs
         self._takes_key = takes_key
 
     async def __call__(self, request: Request) -> Answer:
         shown = bearer(request.headers.get("authorization"))
-        if shown is None:
+        caller = await self._gate.admit(shown, request.address)
+        principal = caller.principal
+        if principal is None:
             raise RelayError("unauthenticated")
-        principal = await self._authenticator.authenticate(shown)
         if self._needs is not None:
             principal.require(self._needs)
         if principal.key is not None and not self._takes_key:

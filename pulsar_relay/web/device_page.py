@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pulsar_relay.accounts.accounts import Accounts
-from pulsar_relay.accounts.audit import Actor, AuditRecord, Deed, Kind
-from pulsar_relay.accounts.user import User
 from pulsar_relay.device.device_flow import DeviceFlow
 from pulsar_relay.errors import FieldError, RelayError
 from pulsar_relay.limits.limiter import Limiter, address
 from pulsar_relay.web.browser_cookie import browser, known_browser
 from pulsar_relay.web.endpoint import Answer
+from pulsar_relay.web.password_login import PasswordLogin
 from pulsar_relay.web.sign_in_pages import SignInPages, with_headers
 from pulsar_relay.web.visit import Visit
 
@@ -20,7 +19,7 @@ _UNKNOWN = "No device waits with this code. It may have been mistyped, or have e
 
 class DevicePage:
     def __init__(self, accounts: Accounts, flow: DeviceFlow, pages: SignInPages, limiter: Limiter) -> None:
-        self._accounts = accounts
+        self._passwords = PasswordLogin(accounts, limiter)
         self._flow = flow
         self._pages = pages
         self._limiter = limiter
@@ -52,7 +51,7 @@ class DevicePage:
             text = "Type a name and a password, or choose one of the providers."
             return self._pages.sign_in(device, text, username=username, status=422)
         try:
-            user = await self._check(username, password, visit.address)
+            user, _ = await self._passwords.check(username, password, visit.address)
         except RelayError as error:
             status = error.kind.status or 500
             page = self._pages.sign_in(device, error.message, username=username, status=status)
@@ -80,23 +79,3 @@ class DevicePage:
         """Whoever guesses at user codes has to come by here."""
         verdict = await self._limiter.admit("device_page", address(visit.address))
         return {} if verdict is None else verdict.headers
-
-    async def _check(self, username: str, password: str, client: str) -> User:
-        await self._limiter.admit("login", address(client))
-        await self._limiter.admit_password(username, client)
-        try:
-            user = await self._accounts.users.check_password(username, password)
-        except RelayError as error:
-            if error.code == "wrong_password":
-                await self._limiter.note_password(username, client, is_right=False)
-            self._write(None, client, error.code)
-            raise
-        await self._limiter.note_password(username, client, is_right=True)
-        self._write(user, client)
-        return user
-
-    def _write(self, user: User | None, client: str, error: str | None = None) -> None:
-        user_id = None if user is None else user.user_id
-        actor, kind = Actor(user_id=user_id, address=client), None if user is None else Kind.USER
-        record = AuditRecord(deed=Deed.SIGN_IN, actor=actor, kind=kind, target=user_id, error=error)
-        self._accounts.audit.write(record)

@@ -8,7 +8,6 @@ from typing import Any
 
 from tornado.web import Application
 
-from pulsar_relay.accounts.accounts import Accounts
 from pulsar_relay.accounts.user import READ, WRITE
 from pulsar_relay.limits.limiter import Limiter
 from pulsar_relay.relay import Relay
@@ -43,8 +42,6 @@ class FrontParts:
 
     relay: Relay
     settings: Settings
-    accounts: Accounts | None
-    """None without accounts."""
     gate: Gate
     limiter: Limiter
     sign_in: BrowserSignIn | None
@@ -58,7 +55,8 @@ class FrontParts:
     sockets: SocketParts
     streams: StreamParts
     perimeter: Perimeter
-    account_parts: AccountParts | None
+    accounts: AccountParts | None
+    """None without accounts."""
     openapi: Document
     docs: Document
     page: Document
@@ -90,18 +88,20 @@ def api_application(parts: FrontParts, endpoints: Endpoints) -> Application:
     """All of the API's addresses: also those of the endpoints, for requests that are not plain."""
     relay, reader = parts.relay, parts.reader
     topics = {"relay": relay, "reader": reader, "crew": parts.crew}
+    accounts = parts.accounts
+    grants = None if accounts is None else accounts.accounts.grants
     topic = r"/api/v1/topics/([^/]+)"
     consumer = r"/api/v1/consumers/([^/]+)"
     return _application(
         [
             *_by_path(endpoints.routes),
-            *_by_path(() if parts.account_parts is None else account_routes(parts.account_parts)),
+            *_by_path(() if accounts is None else account_routes(accounts, parts.gate)),
             *([] if parts.sign_in is None else sign_in_routes(parts.sign_in)),
             (r"/messages/poll/stats", PollStatsHandler, {"crew": parts.crew}),
             (WEBSOCKET_PATH, UpgradeHandler, {"sockets": parts.sockets}),
             (r"/api/v1/stream", StreamHandler, {"streams": parts.streams}),
             (r"/api/v1/topics", TopicListHandler, topics),
-            (topic, TopicHandler, topics | {"accounts": parts.accounts}),
+            (topic, TopicHandler, topics | {"grants": grants}),
             (r"/api/v1/consumers", ConsumerListHandler, {"relay": relay, "reader": reader}),
             (consumer, ConsumerHandler, {"relay": relay}),
             (consumer + "/ack", AcknowledgeHandler, {"relay": relay, "reader": reader}),

@@ -19,6 +19,7 @@ from pulsar_relay.limits.verdict import Verdict
 from pulsar_relay.web.account_answer import json_answer, nothing, time_text
 from pulsar_relay.web.endpoint import Answer, Request
 from pulsar_relay.web.form import read_form
+from pulsar_relay.web.password_login import PasswordLogin
 
 
 class SignInEndpoints:
@@ -28,23 +29,18 @@ class SignInEndpoints:
         self._accounts = accounts
         self._limits = limits
         self._reader = reader
+        self._passwords = PasswordLogin(accounts, limits)
 
     async def login(self, request: Request) -> Answer:
         asked = self._reader.login(read_form(request.plain_body(), request.headers.get("content-type")))
-        verdict = await self._limits.admit("login", limiter.address(request.address))
-        await self._limits.admit_password(asked.username, request.address)
         try:
-            signed_in = await self._accounts.sign_in(asked.username, asked.password)
+            user, told = await self._passwords.check(asked.username, asked.password, request.address)
         except RelayError as error:
-            self._note_sign_in(request, asked.username, error.code)
-            if error.code == "wrong_password":
-                await self._limits.note_password(asked.username, request.address, is_right=False)
             if error.code == "user_inactive":
-                error = RelayError("user_inactive", former="User account is inactive")
-            raise error.with_headers(_told(verdict)) from None
-        self._note_sign_in(request, asked.username)
-        await self._limits.note_password(asked.username, request.address, is_right=True)
-        return json_answer(_tokens(signed_in), headers=_told(verdict))
+                former = RelayError("user_inactive", former="User account is inactive")
+                raise former.with_headers(error.headers) from None
+            raise
+        return json_answer(_tokens(await self._accounts.sign_in(user)), headers=told)
 
     async def refresh(self, request: Request) -> Answer:
         token = self._reader.refresh(request.plain_body(), request.headers.get("content-type"))
@@ -91,13 +87,6 @@ class SignInEndpoints:
     def _whose(self, request: Request, principal: Principal) -> str:
         """The id of the user that is meant."""
         return whose(self._reader.whose(request.query), principal)
-
-    def _note_sign_in(self, request: Request, username: str, error: str | None = None) -> None:
-        # Through all of them in any case: how long it takes tells nothing of who there is.
-        users = self._accounts.roster.users.values()
-        ids = [user.user_id for user in users if user.username == username]
-        actor = Actor(ids[0] if ids and error is None else None, address=request.address)
-        self._write(Deed.SIGN_IN, actor, Kind.USER if ids else None, ids[0] if ids else None, error)
 
     def _write(
         self,

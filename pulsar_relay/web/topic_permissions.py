@@ -1,5 +1,5 @@
-"""What owners let others do with their topics. The topic need not exist yet: its first message makes it, and
-who is to read that may be told before.
+"""What owners let others do with their topics. A topic that there is not has nothing to grant: who may write
+one would make it for its owner.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from pulsar_relay.accounts.audit import Actor, AuditRecord, Deed, Kind
 from pulsar_relay.accounts.grants import EVERYBODY, SIGNED_IN, Grantee
 from pulsar_relay.accounts.principal import Principal
 from pulsar_relay.errors import FieldError, RelayError
-from pulsar_relay.fields import is_topic_name
 from pulsar_relay.web.account_answer import json_answer, nothing
+from pulsar_relay.web.caller import existing
 from pulsar_relay.web.endpoint import Answer, Request
+from pulsar_relay.web.user_accounts import OwnedTopics
 
 _GRANTEE = re.compile(GRANTEE)
 
@@ -25,16 +26,19 @@ _GRANTEE = re.compile(GRANTEE)
 class GrantEndpoints:
     """GET and POST /api/v1/topics/{topic}/permissions, and DELETE of one of them; all for one's own topics"""
 
-    def __init__(self, accounts: Accounts, reader: AccountReader) -> None:
+    def __init__(self, accounts: Accounts, reader: AccountReader, topics: OwnedTopics) -> None:
         self._accounts = accounts
         self._reader = reader
+        self._topics = topics
 
     async def list(self, request: Request, principal: Principal) -> Answer:
-        topic, owner_id = _existing_name(request.argument), principal.user.user_id
+        topic, owner_id = existing(request.argument), principal.user.user_id
+        await self._topics.require(owner_id, topic)
         return json_answer(self._told(owner_id, topic, await self._accounts.grants.read(owner_id, topic)))
 
     async def grant(self, request: Request, principal: Principal) -> Answer:
-        topic, owner_id = _existing_name(request.argument), principal.user.user_id
+        topic, owner_id = existing(request.argument), principal.user.user_id
+        await self._topics.require(owner_id, topic)
         asked = self._reader.new_grant(request.plain_body(), request.headers.get("content-type"))
         grantee = await self._grantee(asked)
         grant = await self._accounts.grants.set(owner_id, topic, Grantee(grantee), asked.actions)
@@ -43,7 +47,7 @@ class GrantEndpoints:
 
     async def take_back(self, request: Request, principal: Principal) -> Answer:
         name, _, grantee = request.argument.partition("/")
-        topic, owner_id = _existing_name(name), principal.user.user_id
+        topic, owner_id = existing(name), principal.user.user_id
         if not _GRANTEE.fullmatch(grantee):
             raise RelayError("user_not_found")
         await self._accounts.grants.set(owner_id, topic, Grantee(grantee), ())
@@ -104,10 +108,3 @@ def _entries(grant: Grant) -> Iterator[tuple[str, frozenset[str]]]:
     if grant.signed_in:
         yield SIGNED_IN, grant.signed_in
     yield from sorted(grant.users.items())
-
-
-def _existing_name(topic: str) -> str:
-    # A name no topic can have is simply not found, as any other that does not exist.
-    if not is_topic_name(topic):
-        raise RelayError("topic_not_found")
-    return topic

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlencode
 
+from actors.ports import StoreError
 from actors.stream import MessageId, timestamp_text
 from pulsar_relay import wire
-from pulsar_relay.accounts.accounts import Accounts
+from pulsar_relay.accounts.grants import Grants
 from pulsar_relay.accounts.user import ADMIN, READ, WRITE
 from pulsar_relay.cursors import place
 from pulsar_relay.errors import RelayError
@@ -87,11 +88,11 @@ def _seconds(milliseconds: int | None) -> float | None:
 class TopicHandler(ApiHandler):
     """GET, PUT and DELETE /api/v1/topics/{topic}"""
 
-    def initialize(self, relay: Relay, reader: RequestReader, crew: Crew, accounts: Accounts | None) -> None:
+    def initialize(self, relay: Relay, reader: RequestReader, crew: Crew, grants: Grants | None) -> None:
         self.relay = relay
         self.reader = reader
         self.crew = crew
-        self.accounts = accounts
+        self.grants = grants
 
     async def get(self, name: str) -> None:
         if name == STATS:
@@ -114,9 +115,12 @@ class TopicHandler(ApiHandler):
 
     async def delete(self, name: str) -> None:
         topic = self.caller.own(existing(name), WRITE)
-        if self.accounts is not None:
+        if self.grants is not None:
             # First: to who may write it a topic that is gone would come back with the next message.
-            await self.accounts.grants.forget(*topic.split("/"))
+            try:
+                await self.grants.forget(*topic.split("/"))
+            except StoreError as error:
+                raise RelayError(error.code) from error
         await self.relay.delete(topic)
         self.set_status(204)
         self.clear_header("Content-Type")

@@ -36,6 +36,10 @@ class OwnedTopics:
         topics = await self._relay.topics(prefix, MOST_TOPICS)
         return [topic.removeprefix(prefix) for topic in topics if topic.startswith(prefix)]
 
+    async def require(self, owner_id: str, name: str) -> None:
+        """`topic_not_found` if the owner has none of this name."""
+        await self._relay.describe(f"{owner_id}/{name}")
+
     async def delete_all(self, owner_id: str) -> None:
         """With all that is in them."""
         while names := await self.names(owner_id):
