@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from pulsar_relay import account_answers, account_schemas
-from pulsar_relay.operation import READ_BODY, STORE, Operation, Reply
+from pulsar_relay.operation import KEY, READ_BODY, SIGNED_IN, STORE, TOKEN, Operation, Reply
 
-_SIGNED_IN = (
-    *("unauthenticated", "invalid_token", "token_expired", "token_revoked", "user_unknown", "user_inactive"),
-    *("permission_required", "accounts_unconfirmed", "rate_limited"),
-)
 _TOKENS = {200: Reply("An access token, and what gives the next one.", account_answers.TokenAnswer)}
 
 
@@ -60,7 +56,8 @@ def _signing_in() -> tuple[Operation, ...]:
             "End the access token of this request",
             "On every worker within five seconds. The refresh token stays good.",
             {204: Reply("It is worth nothing any more.")},
-            errors=(*_SIGNED_IN, "login_required", *STORE),
+            shows=(TOKEN,),
+            errors=(*SIGNED_IN, "login_required", *STORE),
         ),
     )
 
@@ -75,7 +72,8 @@ def _sessions() -> tuple[Operation, ...]:
             "A session is a sign-in and all refresh tokens that came of it. The one used last comes first.",
             {200: Reply("The sessions.", account_answers.SessionEntry, is_list=True)},
             query=account_schemas.WhoseQuery,
-            errors=(*_SIGNED_IN, "login_required", "invalid_request", *STORE),
+            shows=(TOKEN,),
+            errors=(*SIGNED_IN, "login_required", "invalid_request", *STORE),
         ),
         Operation(
             "/auth/sessions",
@@ -85,7 +83,8 @@ def _sessions() -> tuple[Operation, ...]:
             "Ends all sessions, access tokens and connections, this request's own too. API keys stay.",
             {204: Reply("All of them are ended.")},
             query=account_schemas.WhoseQuery,
-            errors=(*_SIGNED_IN, "login_required", "user_not_found", "invalid_request", *STORE),
+            shows=(TOKEN,),
+            errors=(*SIGNED_IN, "login_required", "user_not_found", "invalid_request", *STORE),
         ),
         Operation(
             "/auth/sessions/{jti}",
@@ -95,7 +94,8 @@ def _sessions() -> tuple[Operation, ...]:
             "Its refresh token is worth nothing any more; its last access token goes on to its end.",
             {204: Reply("It is ended, or was before.")},
             query=account_schemas.WhoseQuery,
-            errors=(*_SIGNED_IN, "login_required", "session_not_found", "invalid_request", *STORE),
+            shows=(TOKEN,),
+            errors=(*SIGNED_IN, "login_required", "session_not_found", "invalid_request", *STORE),
         ),
     )
 
@@ -110,7 +110,8 @@ def _users() -> tuple[Operation, ...]:
             "Who am I?",
             "The user whose access token or API key this is.",
             {200: Reply("The user.", user)},
-            errors=(*_SIGNED_IN, *STORE),
+            shows=(TOKEN, KEY),
+            errors=(*SIGNED_IN, *STORE),
         ),
         Operation(
             "/auth/register",
@@ -120,7 +121,8 @@ def _users() -> tuple[Operation, ...]:
             "For admins.",
             {201: Reply("The user.", user)},
             body=account_schemas.Register,
-            errors=(*_SIGNED_IN, *READ_BODY, "user_exists", "overloaded", *STORE),
+            shows=(TOKEN,),
+            errors=(*SIGNED_IN, *READ_BODY, "user_exists", "overloaded", *STORE),
         ),
         Operation(
             "/auth/users",
@@ -131,7 +133,8 @@ def _users() -> tuple[Operation, ...]:
             " page, if there is one.",
             {200: Reply("One page of users.", user, is_list=True)},
             query=account_schemas.UsersQuery,
-            errors=(*_SIGNED_IN, "invalid_request", *STORE),
+            shows=(TOKEN,),
+            errors=(*SIGNED_IN, "invalid_request", *STORE),
         ),
         Operation(
             "/auth/users/stats",
@@ -140,7 +143,8 @@ def _users() -> tuple[Operation, ...]:
             "Count the users",
             "For admins.",
             {200: Reply("The counts.", account_answers.UsersStatsAnswer)},
-            errors=_SIGNED_IN,
+            shows=(TOKEN,),
+            errors=SIGNED_IN,
         ),
         Operation(
             "/auth/users/{user_id}",
@@ -151,7 +155,8 @@ def _users() -> tuple[Operation, ...]:
             " is taken away ends access tokens.",
             {200: Reply("The user.", user)},
             body=account_schemas.UserChange,
-            errors=(*_SIGNED_IN, *READ_BODY, "user_not_found", "overloaded", *STORE),
+            shows=(TOKEN,),
+            errors=(*SIGNED_IN, *READ_BODY, "user_not_found", "overloaded", *STORE),
         ),
         Operation(
             "/auth/users/{user_id}",
@@ -160,7 +165,8 @@ def _users() -> tuple[Operation, ...]:
             "Delete a user",
             "For admins. With sessions, API keys, grants, and all topics of the user's with their messages.",
             {204: Reply("Nothing of the user is left.")},
-            errors=(*_SIGNED_IN, "own_account", "user_not_found", "overloaded", *STORE),
+            shows=(TOKEN,),
+            errors=(*SIGNED_IN, "own_account", "user_not_found", "overloaded", *STORE),
         ),
     )
 
@@ -175,7 +181,8 @@ def _keys() -> tuple[Operation, ...]:
             "The oldest first. What is to be shown is in none of them: it was told once.",
             {200: Reply("The keys.", account_answers.KeyEntry, is_list=True)},
             query=account_schemas.WhoseQuery,
-            errors=(*_SIGNED_IN, "login_required", "invalid_request", *STORE),
+            shows=(TOKEN,),
+            errors=(*SIGNED_IN, "login_required", "invalid_request", *STORE),
         ),
         Operation(
             "/auth/keys",
@@ -186,7 +193,8 @@ def _keys() -> tuple[Operation, ...]:
             " actions, and nothing with other topics than its own.",
             {201: Reply("The key, with what is to be shown.", account_answers.KeyAnswer)},
             body=account_schemas.NewKey,
-            errors=(*_SIGNED_IN, *READ_BODY, "login_required", "too_many_api_keys", *STORE),
+            shows=(TOKEN,),
+            errors=(*SIGNED_IN, *READ_BODY, "login_required", "too_many_api_keys", *STORE),
         ),
         Operation(
             "/auth/keys/{key_id}",
@@ -196,7 +204,8 @@ def _keys() -> tuple[Operation, ...]:
             "On every worker within five seconds; what it has open ends.",
             {204: Reply("It is worth nothing any more.")},
             query=account_schemas.WhoseQuery,
-            errors=(*_SIGNED_IN, "login_required", "api_key_not_found", "invalid_request", *STORE),
+            shows=(TOKEN,),
+            errors=(*SIGNED_IN, "login_required", "api_key_not_found", "invalid_request", *STORE),
         ),
     )
 
@@ -212,7 +221,8 @@ def _permissions() -> tuple[Operation, ...]:
             "List who may read and write one's topic",
             "Besides its owner, who alone may ask.",
             granted,
-            errors=(*_SIGNED_IN, "login_required", "topic_not_found", *STORE),
+            shows=(TOKEN,),
+            errors=(*SIGNED_IN, "login_required", "topic_not_found", *STORE),
         ),
         Operation(
             path,
@@ -222,8 +232,9 @@ def _permissions() -> tuple[Operation, ...]:
             "What was granted to them before is replaced.",
             granted,
             body=account_schemas.NewGrant,
+            shows=(TOKEN,),
             errors=(
-                *(*_SIGNED_IN, *READ_BODY, "login_required", "topic_not_found", "user_not_found"),
+                *(*SIGNED_IN, *READ_BODY, "login_required", "topic_not_found", "user_not_found"),
                 *("too_many_grants", "overloaded", *STORE),
             ),
         ),
@@ -234,8 +245,9 @@ def _permissions() -> tuple[Operation, ...]:
             "Take back what was granted",
             "On every worker within five seconds; subscriptions that stood on it end.",
             {204: Reply("Nothing is granted to them.")},
+            shows=(TOKEN,),
             errors=(
-                *(*_SIGNED_IN, "login_required", "topic_not_found", "user_not_found", "overloaded"),
+                *(*SIGNED_IN, "login_required", "topic_not_found", "user_not_found", "overloaded"),
                 *STORE,
             ),
         ),

@@ -25,7 +25,7 @@ from pulsar_relay.api_page import PAGE_POLICY as PAGE_POLICY
 from pulsar_relay.api_page import page as page
 from pulsar_relay.errors import ERRORS, ErrorKind, RelayError, body
 from pulsar_relay.fields import REACHED_NAME
-from pulsar_relay.operation import Header, Operation, Reply
+from pulsar_relay.operation import KEY, TOKEN, Header, Operation, Reply
 from pulsar_relay.operations import operations
 from pulsar_relay.settings import Settings
 
@@ -70,6 +70,9 @@ def document(settings: Settings) -> dict[str, Any]:
     for kind in ERRORS.values():
         if kind.status is not None:
             spec.components.example(kind.code, _example(kind))
+    if settings.auth.mode == "accounts":
+        for name, text in _SHOWN.items():
+            spec.components.security_scheme(name, {"type": "http", "scheme": "bearer", "description": text})
     for operation in operations(settings):
         _add(spec, converter, operation)
     made: dict[str, Any] = spec.to_dict()
@@ -161,6 +164,8 @@ def _add(spec: APISpec, converter: Any, operation: Operation) -> None:
         "parameters": list(_parameters(converter, operation)),
         "responses": _responses(operation),
     }
+    if operation.shows:
+        described["security"] = [{name: []} for name in operation.shows]
     if operation.body is not None:
         content = {_JSON: {"schema": operation.body}}
         if operation.line is not None:
@@ -175,6 +180,12 @@ def _add(spec: APISpec, converter: Any, operation: Operation) -> None:
         spec.path(operation.path, operations={method.lower(): {**described, "operationId": identifier}})
 
 
+_SHOWN = {
+    TOKEN: "An access token, a JWT: what a sign-in gives. What is granted to everybody needs none. Where a "
+    "browser lets a page set no header, a WebSocket offers the subprotocols `bearer` and `bearer.<token>`, "
+    "an event stream has the parameter `access_token`.",
+    KEY: "An API key, `prk_…`: shown in the same places, by programs that cannot sign in.",
+}
 _OTHER_PARTS = {
     "file": ("The file's name.", "page.js"),
     "user_id": ("The user's id.", account_answers.EXAMPLE_USER),

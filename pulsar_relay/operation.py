@@ -36,7 +36,8 @@ class Reply:
 class Operation:
     """One address with its methods. In `path`, `{topic}`, `{client_id}` and `{file}` stand for such names.
     `line`: each line of a body that is sent as NDJSON instead. `form`: a body that is a form, and no JSON.
-    `errors` are codes of the error table.
+    `errors` are codes of the error table. `shows`: by which of `TOKEN` and `KEY` who asks says who it is; by
+    none of them where that does not matter.
     """
 
     path: str
@@ -51,12 +52,19 @@ class Operation:
     query: type[schemas.Request] | None = None
     headers: tuple[Header, ...] = ()
     errors: tuple[str, ...] = ()
+    shows: tuple[str, ...] = ()
 
     @property
     def all_errors(self) -> tuple[str, ...]:
         return (*self.errors, *EVERYWHERE)
 
 
+TOKEN, KEY = "accessToken", "apiKey"
+"""As the API document calls what is shown."""
+SIGNED_IN = (
+    *("unauthenticated", "invalid_token", "token_expired", "token_revoked", "user_unknown", "user_inactive"),
+    *("permission_required", "accounts_unconfirmed", "rate_limited"),
+)
 EVERYWHERE = ("bad_request", "headers_too_large", "internal_error")
 READ_BODY = (
     "invalid_json",

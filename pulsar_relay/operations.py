@@ -5,9 +5,11 @@ The API document is made from this list, and the routes are held to it by a test
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pulsar_relay import answers, schemas
 from pulsar_relay.account_operations import account_operations
-from pulsar_relay.operation import READ_BODY, STORE, Header, Operation, Reply
+from pulsar_relay.operation import KEY, READ_BODY, SIGNED_IN, STORE, TOKEN, Header, Operation, Reply
 from pulsar_relay.settings import Settings
 from pulsar_relay.sign_in_operations import sign_in_operations
 
@@ -61,14 +63,21 @@ _WEBSOCKET_DESCRIPTION = (
 
 def operations(settings: Settings) -> tuple[Operation, ...]:
     """Every operation, as these settings bound it."""
-    return (
+    of_topics = (
         *_publishing(settings),
         *_reading(settings),
         *_topics(settings),
         *_consumers(settings),
-        *((*account_operations(), *sign_in_operations()) if settings.auth.mode == "accounts" else ()),
-        *_operating(),
     )
+    if settings.auth.mode == "none":
+        return (*of_topics, *_operating())
+    return (*map(_guarded, of_topics), *account_operations(), *sign_in_operations(), *_operating())
+
+
+def _guarded(operation: Operation) -> Operation:
+    """The operation, for those who show who they are."""
+    errors = dict.fromkeys((*operation.errors, *SIGNED_IN, "key_out_of_scope"))
+    return replace(operation, shows=(TOKEN, KEY), errors=tuple(errors))
 
 
 def _publishing(settings: Settings) -> tuple[Operation, ...]:
