@@ -316,7 +316,7 @@ class Worker:
             accounts=self._account_parts(),
             openapi=Document(apidoc.as_json(document), JSON),
             docs=Document(apidoc.page(document), HTML, apidoc.PAGE_POLICY),
-            page=page(),
+            page=page(has_accounts=self.accounts is not None),
             page_files=page_files(),
         )
 

@@ -53,9 +53,12 @@ class Page:
         """Requests that failed, and are then in the console, are part of the test."""
         self._origins: set[str] = set()
 
+    def allow(self, url: str) -> None:
+        """Requests to this origin are no strays."""
+        self._origins.add(urlsplit(url).netloc)
+
     def open(self, url: str, topic: str | None = None) -> None:
-        parts = urlsplit(url)
-        self._origins.add(parts.netloc)
+        self.allow(url)
         # Where only the choice differs, nothing would be loaded.
         self.driver.get("about:blank")
         self.driver.get(f"{url}/" + (f"#topic={topic}" if topic else ""))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, parse_qsl, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -91,6 +91,7 @@ class OpenIdProvider:
     def __post_init__(self) -> None:
         self.answers = {
             "/.well-known/openid-configuration": lambda _: as_json(self.document()),
+            "/authorize": self.authorize,
             "/keys": lambda _: as_json({"keys": [public_jwk(key("RSA"))]}),
             "/token": lambda _: as_json(
                 {
@@ -127,7 +128,13 @@ class OpenIdProvider:
 
     def follow(self, authorization_url: str) -> dict[str, str]:
         """What a browser would bring back that has signed in there."""
-        query = dict(parse_qsl(urlsplit(authorization_url).query))
+        return self._let_in(dict(parse_qsl(urlsplit(authorization_url).query)))
+
+    def authorize(self, query: dict[str, str]) -> Answer:
+        """For a browser: whoever comes is let in, and goes straight back."""
+        return 302, {"Location": f"{query['redirect_uri']}?{urlencode(self._let_in(query))}"}, b""
+
+    def _let_in(self, query: Mapping[str, str]) -> dict[str, str]:
         self.nonce = query["nonce"]
         return {"code": "a code", "state": query["state"]}
 
@@ -139,19 +146,20 @@ def openid_provider() -> Iterator[OpenIdProvider]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            path = urlsplit(self.path).path
-            form = {name: values[-1] for name, values in parse_qs(body.decode()).items()}
+            parts = urlsplit(self.path)
+            path, text = parts.path, body.decode() if self.command == "POST" else parts.query
+            form = {name: values[-1] for name, values in parse_qs(text).items()}
             provider.asked.append((path, form, dict(self.headers)))
             answer = provider.answers.get(path)
-            status, headers, text = (404, {}, b"") if answer is None else answer(form)
+            status, headers, told = (404, {}, b"") if answer is None else answer(form)
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name.replace("_", "-"), value)
-            self.send_header("Content-Length", str(len(text)))
+            self.send_header("Content-Length", str(len(told)))
             self.end_headers()
             # The relay does not read an answer that is too long.
             with suppress(OSError):
-                self.wfile.write(text)
+                self.wfile.write(told)
 
         do_POST = do_GET
 

@@ -43,6 +43,14 @@ def test_a_relay_that_is_gone_is_said_to_be(
     until(lambda: page.text("topics-note").startswith("Topics as they were."), "so do the topics")
 
 
+def test_without_accounts_nobody_is_asked_who_they_are(page: Page, relay: RunningWorker) -> None:
+    page.open(relay.url)
+    assert page.element("topics").is_displayed()
+    assert not page.element("sign-in").is_displayed()
+    assert not page.element("who").is_displayed()
+    assert "Authorization" not in page.text("curl-publish")
+
+
 def test_topics_are_shown_with_what_they_do(page: Page, relay: RunningWorker, topic: str) -> None:
     publish(relay.url, topic, 0)
     page.open(relay.url, topic)

@@ -1,7 +1,8 @@
 """The page at `/`: what stands in `static/`, as documents.
 
 What it shows are texts of strangers: it puts them in as text, and its policy sees to it that nothing else
-would come of them. Its scripts use the API as any other client does.
+would come of them. Its scripts use the API as any other client does. Whether there are accounts it is told in
+the document: asked without a token, the API answers with errors, of which a browser complains.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from importlib.resources.abc import Traversable
 from pulsar_relay.web.documents import HTML, Document
 
 INDEX = "index.html"
+_WITHOUT_ACCOUNTS = b'<meta name="accounts" content="off">'
+_WITH_ACCOUNTS = b'<meta name="accounts" content="on">'
 _MEDIA_TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
 
 POLICY = (
@@ -24,8 +27,11 @@ POLICY = (
 empty. Where a browser knows trusted types, no script can make markup of a text, not even by mistake."""
 
 
-def page() -> Document:
-    return Document((_static() / INDEX).read_bytes(), HTML, POLICY)
+def page(*, has_accounts: bool) -> Document:
+    text = (_static() / INDEX).read_bytes()
+    if has_accounts:
+        text = text.replace(_WITHOUT_ACCOUNTS, _WITH_ACCOUNTS)
+    return Document(text, HTML, POLICY)
 
 
 def page_files() -> Mapping[str, Document]:

@@ -1,9 +1,12 @@
 import { byId, made, say } from "./elements.js";
-import { ADDRESS } from "./relay.js";
+import { ADDRESS, HAS_ACCOUNTS } from "./relay.js";
 
 /** A longer payload is not for a command line. */
 const MOST_CHARACTERS = 2000;
 const EXAMPLE = '{"message": "Hello, Persistent World!"}';
+
+/** A token on a command line can be seen by everybody on the machine: the line names a variable. */
+const WHO = HAS_ACCOUNTS ? '-H "Authorization: Bearer $RELAY_TOKEN" ' : "";
 
 const TITLES = { publish: "Publish", poll: "Read, and wait for the next (long-poll)", stream: "Read as it comes" };
 
@@ -29,9 +32,9 @@ export class CurlLines {
     const message = `{"topic": "${topic}", "payload": ${onOneLine(body)}}`;
     const query = `?topics=${topic}&since=earliest`;
     const json = quoted("Content-Type: application/json");
-    say(this.#codes.publish, `curl -X POST ${quoted(ADDRESS + "api/v1/messages")} -H ${json} -d ${quoted(message)}`);
-    say(this.#codes.poll, `curl ${quoted(ADDRESS + "api/v1/poll" + query)}`);
-    say(this.#codes.stream, `curl -N ${quoted(ADDRESS + "api/v1/stream" + query)}`);
+    say(this.#codes.publish, `curl ${WHO}-X POST ${quoted(ADDRESS + "api/v1/messages")} -H ${json} -d ${quoted(message)}`);
+    say(this.#codes.poll, `curl ${WHO}${quoted(ADDRESS + "api/v1/poll" + query)}`);
+    say(this.#codes.stream, `curl ${WHO}-N ${quoted(ADDRESS + "api/v1/stream" + query)}`);
   }
 
   async #copy(code, button) {

@@ -1,6 +1,6 @@
 import { Backoff, sleep } from "./backoff.js";
 import { byId, made, topicLink } from "./elements.js";
-import { ask, isTopicName, NAME_RULE } from "./relay.js";
+import { isTopicName, NAME_RULE } from "./relay.js";
 
 const MOST_TRIES = 5;
 const FIRST_WAIT_MS = 500;
@@ -8,6 +8,7 @@ const MOST_WAIT_MS = 8000;
 
 /** The form. What is sent is the payload's text as it stands there, not what a parser makes of it. */
 export class PublishForm {
+  #caller;
   #form = byId("publish-form");
   #topic = byId("publish-topic");
   #payload = byId("publish-payload");
@@ -18,7 +19,8 @@ export class PublishForm {
   #open = null;
 
   /** `onPublished` is told the topic. */
-  constructor(onPublished) {
+  constructor(caller, onPublished) {
+    this.#caller = caller;
     this.#onPublished = onPublished;
     this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -74,7 +76,7 @@ export class PublishForm {
     this.#tell("", "Publishing …");
     for (let tries = 1; ; tries++) {
       try {
-        const { answer } = await ask("api/v1/messages", { method: "POST", headers, body, seconds: 30 });
+        const { answer } = await this.#caller.ask("api/v1/messages", { method: "POST", headers, body, seconds: 30 });
         this.#open = null;
         this.#tell("done", "Stored in ", topicLink(answer.topic), ` as ${answer.message_id}.`);
         this.#onPublished(answer.topic);

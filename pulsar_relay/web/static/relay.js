@@ -1,10 +1,13 @@
-// The relay this page came from: its address, and requests to it. Every request the page makes goes through here, and
-// the WebSocket's address is from here: this is the place that will say who asks.
+// The relay this page came from: its address, and requests to it. Every request the page makes goes through here; who
+// asks is said by `session.js`, which has an `ask` of its own.
 
 /** Where the page is, without what was chosen on it; ends with a slash. */
 export const ADDRESS = new URL("./", location.href.split(/[?#]/, 1)[0]).href;
 
 export const WEBSOCKET_ADDRESS = ADDRESS.replace(/^http/, "ws") + "ws";
+
+/** Whether people have accounts on it. */
+export const HAS_ACCOUNTS = document.querySelector("meta[name=accounts]").content === "on";
 
 const NAME = /^(?=.*[A-Za-z0-9])[A-Za-z0-9_-]{1,255}$/;
 
@@ -34,12 +37,12 @@ export function lost(message) {
 }
 
 /** The error as the relay says it: an answer's, or a frame's. */
-export function refusal({ error, code = error, message, detail, details = detail, retry }, waitMs = 0) {
+export function refusal({ error, code = error, message = "", detail, details = detail, retry }, waitMs = 0) {
+  // As a text it is the message again, or what an older relay said for it.
   const wrong = Array.isArray(details)
     ? details.map(({ loc = [], msg }) => ` ${loc.slice(1).join(".")} ${msg}.`).join("")
     : "";
-  const more = typeof details === "string" && details !== message ? ` ${details}` : "";
-  return new RelayError(code, message + wrong + more, { isRetryable: retry === true, waitMs });
+  return new RelayError(code, message + wrong, { isRetryable: retry === true, waitMs });
 }
 
 /**
@@ -55,8 +58,8 @@ export async function ask(path, { also = [], seconds = 10, ...options } = {}) {
   } catch {
     throw lost("No answer came from the relay.");
   }
-  const answer = asJson(text);
-  if (answer !== undefined && (response.ok || also.includes(response.status)) && answer.error === undefined) {
+  const answer = response.status === 204 ? null : asJson(text);
+  if (answer !== undefined && (response.ok || also.includes(response.status)) && answer?.error === undefined) {
     return { answer, headers: response.headers };
   }
   if (typeof answer?.error === "string") {
@@ -69,8 +72,8 @@ export async function ask(path, { also = [], seconds = 10, ...options } = {}) {
 }
 
 /** The first names of topics that begin so, {names, hasMore}. `after` is one of them, to go on from. */
-export async function namesOfTopics(start, limit, after = before(start)) {
-  const { answer, headers } = await ask(`api/v1/topics?${new URLSearchParams({ limit, after })}`);
+export async function namesOfTopics(caller, start, limit, after = before(start)) {
+  const { answer, headers } = await caller.ask(`api/v1/topics?${new URLSearchParams({ limit, after })}`);
   const names = answer.map((entry) => entry.topic_name).filter((name) => name.startsWith(start));
   return { names, hasMore: names.length === answer.length && headers.has("Link") };
 }

@@ -1,20 +1,25 @@
 import { Backoff, sleep } from "./backoff.js";
-import { ask, lost, namesOfTopics, refusal, RelayError, WEBSOCKET_ADDRESS } from "./relay.js";
+import { closed } from "./closing.js";
+import { lost, namesOfTopics, refusal, RelayError, WEBSOCKET_ADDRESS } from "./relay.js";
 
 /** A connection that is silent for so long is asked; one that stays silent is dead. */
 const PING_MS = 20_000;
 const FIRST_WAIT_MS = 300;
 const MOST_WAIT_MS = 10_000;
 const RECENT = 10;
+/** From here on close codes are the relay's, and may be about who is connected. */
+const FIRST_OF_OURS = 4000;
 
 /**
- * One topic over the relay's WebSocket, each message once and in order, across broken connections and pauses.
+ * One topic over the relay's WebSocket, each message once and in order, across broken connections, pauses, and tokens
+ * that expire meanwhile: `caller` has another one by then.
  *
  * `start` is `recent`, `latest`, `earliest` or a message's id. The listener is told of `onMessage(frame, text)`,
  * `onNotice(frame)`, and `onState(state, error)`: `connecting`, `live`, `lost` while it is tried again, or `refused` for
  * what trying again does not cure.
  */
 export class Subscription {
+  #caller;
   #topic;
   #cursor;
   #epoch = "";
@@ -22,7 +27,8 @@ export class Subscription {
   #backoff = new Backoff(FIRST_WAIT_MS, MOST_WAIT_MS);
   #running = null;
 
-  constructor(topic, start, listener) {
+  constructor(caller, topic, start, listener) {
+    this.#caller = caller;
     this.#topic = topic;
     this.#cursor = start;
     this.#listener = listener;
@@ -47,11 +53,13 @@ export class Subscription {
     while (!signal.aborted) {
       try {
         if (this.#cursor === "recent") {
-          const place = await placeBefore(this.#topic, RECENT);
+          const place = await placeBefore(this.#caller, this.#topic, RECENT);
           if (signal.aborted) return;
           this.#cursor = place;
         }
-        await this.#read(signal);
+        const token = await this.#caller.token();
+        if (signal.aborted) return;
+        await this.#read(signal, token);
       } catch (error) {
         if (signal.aborted) return;
         if (!(error instanceof RelayError)) throw error;
@@ -66,12 +74,13 @@ export class Subscription {
   }
 
   /** Read until the connection ends, in whatever way: by a RelayError. */
-  #read(signal) {
+  #read(signal, token) {
     return new Promise((_, reject) => {
-      signal.throwIfAborted();
-      const socket = new WebSocket(WEBSOCKET_ADDRESS);
+      // As a subprotocol: addresses are in the logs of proxies.
+      const socket = new WebSocket(WEBSOCKET_ADDRESS, token === null ? [] : ["bearer", `bearer.${token}`]);
       let isHeard = true;
       let wasOpen = false;
+      let shown = token;
 
       const end = (error) => {
         clearInterval(watch);
@@ -87,6 +96,26 @@ export class Subscription {
         if (wasOpen) socket.send('{"type": "ping"}');
       }, PING_MS);
 
+      const renew = async () => {
+        try {
+          shown = await this.#caller.next(shown);
+          if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ type: "authenticate", token: shown }));
+        } catch (error) {
+          // The relay closes what has expired; the next connection tries to get another token.
+          if (!(error instanceof RelayError)) throw error;
+        }
+      };
+      const explained = async (event) => {
+        const error = closed(event, wasOpen);
+        try {
+          // A browser tells nobody why a WebSocket could not be opened.
+          if (!wasOpen || event.code >= FIRST_OF_OURS) await this.#caller.check(shown, wasOpen ? error : null);
+          return error;
+        } catch (reason) {
+          return reason instanceof RelayError && !reason.isRetryable ? reason : error;
+        }
+      };
+
       signal.addEventListener("abort", leave);
       socket.onopen = () => {
         wasOpen = true;
@@ -95,12 +124,12 @@ export class Subscription {
       socket.onmessage = ({ data }) => {
         isHeard = true;
         try {
-          this.#take(data);
+          if (this.#take(data) === "token_expiring") renew();
         } catch (error) {
           end(error);
         }
       };
-      socket.onclose = (event) => end(closed(event, wasOpen));
+      socket.onclose = async (event) => end(await explained(event));
     });
   }
 
@@ -110,6 +139,7 @@ export class Subscription {
     return JSON.stringify({ type: "subscribe", topics: [topic], offset: { [topic]: this.#cursor }, epochs });
   }
 
+  /** The frame's type. */
   #take(text) {
     const frame = JSON.parse(text);
     switch (frame.type) {
@@ -138,16 +168,18 @@ export class Subscription {
       case "error":
         throw refusal(frame);
     }
+    return frame.type;
   }
 }
 
 /** The cursor from which the last `number` messages follow. */
-async function placeBefore(topic, number) {
+async function placeBefore(caller, topic, number) {
   // Asked first: a browser complains of every 404.
-  const { names } = await namesOfTopics(topic, 1);
+  const { names } = await namesOfTopics(caller, topic, 1);
   if (names[0] !== topic) return "earliest";
   try {
-    const { answer } = await ask(`api/v1/topics/${topic}/messages?order=desc&limit=${number + 1}`, { seconds: 30 });
+    const address = `api/v1/topics/${topic}/messages?order=desc&limit=${number + 1}`;
+    const { answer } = await caller.ask(address, { seconds: 30 });
     return answer.messages[number]?.message_id ?? "earliest";
   } catch (error) {
     if (error.code === "topic_not_found") return "earliest";
@@ -164,14 +196,4 @@ function isLater(id, cursor) {
 
 function compared(digits, others) {
   return digits.length - others.length || (digits > others) - (digits < others);
-}
-
-/** A relay that stops says when to come back. */
-function closed({ code, reason }, wasOpen) {
-  if (!wasOpen) return lost("No WebSocket could be opened.");
-  if (code === 1006) return lost("The connection broke.");
-  const waitMs = Number(/; retry_ms=(\d+)$/.exec(reason)?.[1] ?? 0);
-  const word = reason.split(";", 1)[0] || String(code);
-  const words = word === "going_away" ? "The relay is stopping." : "The relay closed the connection.";
-  return new RelayError(word, words, { isRetryable: true, waitMs });
 }

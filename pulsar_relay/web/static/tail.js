@@ -21,6 +21,7 @@ const REASONS = {
 
 /** The chosen topic as it grows. */
 export class Tail {
+  #caller;
   #log = byId("tail-log");
   #state = byId("tail-state");
   #start = byId("tail-start");
@@ -36,7 +37,8 @@ export class Tail {
   #shownAt = 0;
   #cut = made("p", { className: "dim", textContent: "What came before is no longer on this page." });
 
-  constructor() {
+  constructor(caller) {
+    this.#caller = caller;
     this.#start.addEventListener("change", () => this.#topic && this.follow(this.#topic));
     this.#pause.addEventListener("click", () => (this.#isPaused ? this.#goOn() : this.#rest()));
     this.#clear.addEventListener("click", () => this.#empty());
@@ -53,7 +55,7 @@ export class Tail {
     this.#empty();
     say(byId("tail-topic"), topic);
     this.#log.hidden = this.#pause.disabled = this.#clear.disabled = false;
-    this.#subscription = new Subscription(topic, this.#start.value, this);
+    this.#subscription = new Subscription(this.#caller, topic, this.#start.value, this);
     this.#goOn();
   }
 

@@ -1,6 +1,6 @@
 import { sleep } from "./backoff.js";
 import { byId, count, made, rate, say, topicLink } from "./elements.js";
-import { ask, isTopicName, NAME_RULE, namesOfTopics } from "./relay.js";
+import { HAS_ACCOUNTS, isTopicName, NAME_RULE, namesOfTopics } from "./relay.js";
 
 const EVERY_MS = 2000;
 const SHORT_MS = 1000;
@@ -10,18 +10,22 @@ const ASKED_AT_ONCE = 4;
 
 /** The topics, a page of names at a time; only what is shown is asked about. */
 export class Topics {
+  #caller;
   #table = byId("topics-table");
   #body = this.#table.tBodies[0];
   #name = byId("find-name");
   /** Where the pages up to this one begin: after which name. */
   #pages = [undefined];
+  /** The last name of the page that is shown. */
+  #last;
   #looks = new Map();
   #chosen = null;
   #round = 0;
   #wake = () => {};
 
   /** `onFollow` is told a name that was typed. */
-  constructor(onFollow) {
+  constructor(caller, onFollow) {
+    this.#caller = caller;
     byId("find").addEventListener("submit", (event) => {
       event.preventDefault();
       const name = this.#name.value.trim();
@@ -33,7 +37,7 @@ export class Topics {
       this.#name.removeAttribute("aria-invalid");
       this.#turn([undefined]);
     });
-    byId("topics-on").addEventListener("click", () => this.#turn([...this.#pages, this.#body.lastChild.dataset.topic]));
+    byId("topics-on").addEventListener("click", () => this.#turn([...this.#pages, this.#last]));
     byId("topics-back").addEventListener("click", () => this.#turn(this.#pages.slice(0, -1)));
   }
 
@@ -64,12 +68,14 @@ export class Topics {
     const round = this.#round;
     try {
       const prefix = this.#name.value.trim();
-      const page = namesOfTopics(prefix, ROWS, this.#pages.at(-1));
-      const [{ names, hasMore }, stats] = await Promise.all([page, ask("stats")]);
-      const topics = await this.#ask(names);
+      const page = namesOfTopics(this.#caller, prefix, ROWS, this.#pages.at(-1));
+      const [{ names, hasMore }, total] = await Promise.all([page, this.#total()]);
+      // Topics that a relay's users had, before it was without accounts, are nobody's now.
+      const topics = await this.#ask(names.filter(isTopicName));
       if (round !== this.#round) return this.#wake();
+      this.#last = names.at(-1);
       this.#show(topics, hasMore);
-      this.#tell(stats.answer.total_topics, prefix, topics.length);
+      this.#tell(total, prefix, topics.length);
     } catch (error) {
       if (round !== this.#round) return this.#wake();
       for (const row of this.#body.rows) showRate(row, null);
@@ -78,13 +84,18 @@ export class Topics {
     }
   }
 
+  /** How many topics there are. Null with accounts: it would be those of everybody. */
+  async #total() {
+    return HAS_ACCOUNTS ? null : (await this.#caller.ask("stats")).answer.total_topics;
+  }
+
   /** What there is of each, with its rate since the last look; those that are gone by now are left out. */
   async #ask(names) {
     const found = new Map();
     const waiting = names.values();
     const askOne = async () => {
       for (const name of waiting) {
-        const topic = await described(name);
+        const topic = await described(this.#caller, name);
         if (topic) found.set(name, compared(topic, this.#looks.get(name)));
       }
     };
@@ -108,10 +119,10 @@ export class Topics {
   }
 
   #tell(total, prefix, shown) {
-    say(byId("topics-total"), count(total));
+    say(byId("topics-total"), total === null ? "" : count(total));
     if (this.#name.hasAttribute("aria-invalid") || /[^A-Za-z0-9_-]/.test(prefix)) this.#note(NAME_RULE);
     else if (prefix && !shown) this.#note(`No topic's name begins with ${prefix}. A topic is made by its first message.`);
-    else if (!total) this.#note("There are no topics yet. A topic is made by its first message.");
+    else if (total === null ? !shown : !total) this.#note("There are no topics yet. A topic is made by its first message.");
     else this.#note("");
   }
 
@@ -120,9 +131,9 @@ export class Topics {
   }
 }
 
-async function described(name) {
+async function described(caller, name) {
   try {
-    const { answer } = await ask(`api/v1/topics/${name}`);
+    const { answer } = await caller.ask(`api/v1/topics/${name}`);
     return answer.topic_name === undefined ? null : { ...answer, at: performance.now() };
   } catch (error) {
     if (error.code === "topic_not_found") return null;
