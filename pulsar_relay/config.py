@@ -162,13 +162,28 @@ def inconsistencies(settings: Settings, origins: Mapping[str, str]) -> Iterator[
     yield from _wrong_orders(settings, origins)
     yield from _unusable_accounts(settings, origins)
     yield from _unusable_sign_in(settings, origins)
-    if not settings.server.allow_open:
+    yield from _open_doors(settings, origins)
+
+
+def _open_doors(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
+    """What strangers would get at, unless somebody says that there are none."""
+    if settings.is_open_beyond_loopback and not settings.server.allow_open:
         for name in settings.server.beyond_loopback:
             yield (
                 f"{name}: {KEYS[name].value_in(settings)!r} ({origins[name]}) can be reached by other "
                 "machines, and without accounts whoever reaches the relay can read and write any topic; use "
-                "127.0.0.1, or say --allow-open (server.allow_open: true) if the network keeps strangers out"
+                "127.0.0.1, have users log in (auth.mode: accounts), or say --allow-open (server.allow_open: "
+                "true) if the network keeps strangers out"
             )
+    valkey = settings.valkey
+    if valkey.beyond_loopback and valkey.password is None and not valkey.allow_open:
+        name = "valkey.host" if valkey.mode == "standalone" else "valkey.addresses"
+        yield (
+            f"{name}: {valkey.beyond_loopback[0]!r} ({origins[name]}) is another machine, and whoever "
+            "reaches a Valkey without a password reads and changes everything in it; have Valkey ask for one "
+            "(requirepass) and say it in VALKEY_PASSWORD (valkey.password), or say valkey.allow_open: true "
+            "if the network keeps strangers out"
+        )
 
 
 def _unusable_valkey_settings(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
@@ -191,7 +206,7 @@ def _unusable_valkey_settings(settings: Settings, origins: Mapping[str, str]) ->
     )
     if valkey.host is None:
         is_embedded = valkey.unix_socket is None
-        names = ["valkey.port", "valkey.tls"] + (
+        names = ["valkey.port", "valkey.tls", "valkey.allow_open"] + (
             ["valkey.username", "valkey.password"] if is_embedded else []
         )
         for name in names:

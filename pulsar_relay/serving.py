@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from pulsar_relay.settings import ServerSettings, Settings
+from pulsar_relay.settings import Settings
 from pulsar_relay.store.embedded import EmbeddedValkey
 from pulsar_relay.supervision.cores import usable_cores
 from pulsar_relay.supervision.listening import Ports
@@ -109,7 +109,7 @@ class Serving:
         try:
             starting = asyncio.get_running_loop().create_task(served.start())
             if await self._is_done(starting):
-                _log_ready(self._settings.server, starting.result())
+                _log_ready(self._settings, starting.result())
                 self._is_started = True
                 self._reload_if_due()
                 await self._stopping.wait()
@@ -146,8 +146,9 @@ def how_to_serve(settings: Settings) -> MakeServed:
     return make
 
 
-def _log_ready(server: ServerSettings, ports: Ports) -> None:
-    if server.beyond_loopback:
+def _log_ready(settings: Settings, ports: Ports) -> None:
+    server = settings.server
+    if settings.is_open_beyond_loopback:
         logger.warning(
             "relay: open beyond loopback without accounts: whoever reaches it reads and writes all topics"
         )

@@ -46,8 +46,8 @@ class ServerSettings:
     host: str = setting(
         Text("a host name or address"),
         "127.0.0.1",
-        "Address the API listens on. Without accounts whoever reaches it can read and write every topic, "
-        "so anything wider than loopback also needs `server.allow_open`.",
+        "Address the API listens on. Without accounts (`auth.mode: none`) whoever reaches it can read and "
+        "write every topic, so anything wider than loopback also needs `server.allow_open` then.",
         flag="--host",
     )
     port: int = setting(
@@ -68,8 +68,8 @@ class ServerSettings:
     allow_open: bool = setting(
         Switch(),
         False,
-        "Lets the relay listen beyond loopback although it has no accounts. Set it only where the network "
-        "itself keeps strangers out; the relay warns at every start.",
+        "Lets the relay listen beyond loopback without accounts. Set it only where the network itself keeps "
+        "strangers out; the relay warns at every start. With accounts it is not needed.",
         flag="--allow-open",
     )
     workers: int = setting(
@@ -252,6 +252,12 @@ class ValkeySettings:
         secret=True,
         environment="VALKEY_PASSWORD",
     )
+    allow_open: bool = setting(
+        Switch(),
+        False,
+        "Lets the relay use a Valkey on another machine without a password. Whoever reaches such a Valkey "
+        "reads and changes everything, accounts too: set it only where the network keeps strangers out.",
+    )
     tls: bool = setting(
         Switch(),
         False,
@@ -290,6 +296,12 @@ class ValkeySettings:
         "Time Valkey has to answer a command. Shorter notices a dead server sooner; longer rides out a "
         "slow disk or a fork for a snapshot.",
     )
+
+    @property
+    def beyond_loopback(self) -> tuple[str, ...]:
+        """The hosts named here that are on other machines, in order."""
+        hosts = [host for host, _ in self.addresses or ()] if self.mode != "standalone" else [self.host]
+        return tuple(host for host in hosts if host is not None and not _is_loopback(host))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -823,6 +835,11 @@ class Settings:
     def replicas_to_wait_for(self) -> int:
         """How many replicas must confirm an append; 0 unless that is the durability level."""
         return self.storage.replicas if self.storage.durability == "replica" else 0
+
+    @property
+    def is_open_beyond_loopback(self) -> bool:
+        """Whether other machines reach the relay, and nobody there has to say who they are."""
+        return self.auth.mode == "none" and bool(self.server.beyond_loopback)
 
     @property
     def uses_embedded_server(self) -> bool:

@@ -32,6 +32,55 @@ def test_as_json_it_is_one_object(shell: CommandLine) -> None:
     assert shown["server.port"] == {"value": "1", "origin": "flag --set"}
 
 
+SECRETS = {
+    "VALKEY_PASSWORD": "open-sesame-of-valkey",
+    "RELAY_VALKEY_SENTINEL_PASSWORD": "open-sesame-of-sentinels",
+    "RELAY_AUTH_JWT_SECRET": "open-sesame-that-signs-all-the-tokens",
+    "RELAY_AUTH_JWT_FORMER_SECRETS": "open-sesame-that-has-signed-tokens-before",
+    "RELAY_AUTH_BOOTSTRAP_PASSWORD": "open-sesame-of-the-admin",
+    "RELAY_OIDC_PROVIDERS": json.dumps(
+        {
+            "login": {
+                "display_name": "Login",
+                "client_id": "relay",
+                "client_secret": "open-sesame-of-the-provider",
+                "discovery_url": "https://login.example.org/discovery",
+            }
+        }
+    ),
+}
+USED_WITH = {
+    "RELAY_VALKEY_MODE": "sentinel",
+    "RELAY_VALKEY_ADDRESSES": "sentinel.example.org:26379",
+    "RELAY_VALKEY_SENTINEL_SERVICE": "relay",
+    "RELAY_AUTH_MODE": "accounts",
+    "RELAY_AUTH_BOOTSTRAP_USERNAME": "admin",
+}
+
+
+def test_every_secret_there_is_is_among_those_that_are_tried() -> None:
+    secret = {name for key in KEYS.values() if key.declaration.secret for name in key.environment}
+    assert set(SECRETS) <= secret
+    assert len(SECRETS) == sum(key.declaration.secret for key in KEYS.values())
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["text", "json"])
+def test_no_secret_is_shown(shell: CommandLine, options: tuple[str, ...]) -> None:
+    done = shell.run("config", "show", *options, variables=SECRETS | USED_WITH)
+    assert done.code == 0, done.errors
+    assert done.text.count("********") == len(SECRETS)
+    assert "sesame" not in done.text + done.errors
+
+
+def test_doctor_shows_none_either(shell: CommandLine) -> None:
+    variables = {name: value for name, value in SECRETS.items() if "SENTINEL" not in name}
+    variables |= {"RELAY_AUTH_MODE": "accounts", "RELAY_AUTH_BOOTSTRAP_USERNAME": "admin"}
+    variables |= {"VALKEY_HOST": "127.0.0.1", "VALKEY_PORT": "1"}
+    done = shell.run("doctor", variables=variables)
+    assert done.code == 2 and "store_unavailable" in done.errors
+    assert "sesame" not in done.text + done.errors
+
+
 @pytest.mark.parametrize("options", [(), ("--json",)], ids=["text", "json"])
 def test_a_secret_is_not_shown(shell: CommandLine, options: tuple[str, ...]) -> None:
     variables = {"VALKEY_HOST": "valkey", "VALKEY_PASSWORD": "open-sesame"}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from pulsar_relay.config import inconsistencies
 from pulsar_relay.keys import KEYS, make_settings
 from tests.conditions import WAIT_SECONDS
 from tests.relays import REPOSITORY
@@ -45,6 +46,7 @@ def test_each_variable_of_the_relay_is_a_setting_with_a_value_that_is_allowed() 
     values = {VARIABLES[name].name: VARIABLES[name].parse(value) for name, value in RELAY.items()}
     settings = make_settings(values)
     assert settings.valkey.host in SERVICES
+    assert not list(inconsistencies(settings, dict.fromkeys(KEYS, "")))
     assert settings.server.beyond_loopback and settings.server.allow_open
     assert str(settings.storage.identity_file).startswith("/data/")
 
@@ -85,7 +87,8 @@ def test_prometheus_asks_services_of_the_stack_at_ports_they_listen_on() -> None
 
 def test_the_exporter_asks_the_stacks_valkey() -> None:
     assert SERVICES["valkey-exporter"]["environment"] == {
-        "REDIS_ADDR": f"redis://{RELAY['VALKEY_HOST']}:6379"
+        "REDIS_ADDR": f"redis://{RELAY['VALKEY_HOST']}:6379",
+        "REDIS_PASSWORD": RELAY["VALKEY_PASSWORD"],
     }
 
 
@@ -116,7 +119,9 @@ def test_valkey_loads_the_file_that_the_tests_run_on_and_keeps_its_data_in_a_vol
     valkey = SERVICES["valkey"]
     source, target, options = valkey["volumes"][0].split(":")
     assert (REPOSITORY / source).resolve() == VALKEY_CONF.resolve()
-    assert (valkey["command"], options) == (["valkey-server", target], "ro")
+    password = RELAY["VALKEY_PASSWORD"]
+    assert (valkey["command"], options) == (["valkey-server", target, "--requirepass", password], "ro")
+    assert valkey["environment"] == {"REDISCLI_AUTH": password}
     # The image's working directory, and so where `dir` is when the file does not set it.
     assert "valkey-data:/data" in valkey["volumes"]
     assert not re.search(r"^dir ", VALKEY_CONF.read_text(), re.MULTILINE)

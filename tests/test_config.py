@@ -175,7 +175,7 @@ def test_every_key_can_be_set_by_its_systematic_variable(key: Key) -> None:
     variable = "RELAY_" + key.name.upper().replace(".", "_")
     environment = {variable: key.show(key.default)}
     if key.name == "valkey.port":
-        environment["VALKEY_HOST"] = "valkey.example.org"
+        environment["VALKEY_HOST"] = "localhost"
     configuration = load(file=None, environment=environment)
     assert configuration.origins[key.name] == f"environment {variable}"
     assert key.value_in(configuration.settings) == key.default
@@ -193,8 +193,8 @@ def test_variables_of_others_are_left_alone() -> None:
 
 
 def test_two_variables_for_one_key_may_agree_but_not_disagree() -> None:
-    both = {"VALKEY_HOST": "a", "RELAY_VALKEY_HOST": "a"}
-    assert load(file=None, environment=both).settings.valkey.host == "a"
+    both = {"VALKEY_HOST": "::1", "RELAY_VALKEY_HOST": "::1"}
+    assert load(file=None, environment=both).settings.valkey.host == "::1"
     assert problems_of("", {**both, "VALKEY_HOST": "b"}) == (
         "valkey.host: environment VALKEY_HOST and environment RELAY_VALKEY_HOST disagree",
     )
@@ -206,7 +206,7 @@ def test_an_empty_host_does_not_quietly_mean_the_embedded_server() -> None:
 
 
 def test_an_empty_password_means_none() -> None:
-    environment = {"VALKEY_HOST": "h", "VALKEY_PASSWORD": "", "VALKEY_USERNAME": ""}
+    environment = {"VALKEY_HOST": "localhost", "VALKEY_PASSWORD": "", "VALKEY_USERNAME": ""}
     assert load(file=None, environment=environment).settings.valkey.password is None
 
 
@@ -302,8 +302,11 @@ def test_what_is_shown_can_be_given_back() -> None:
 @pytest.mark.parametrize(
     ("text", "first_words"),
     [
-        ("valkey: {host: a, unix_socket: /s}", "valkey.host (relay.yaml:1) and valkey.unix_socket"),
-        ("valkey: {host: a, tls_ca: /ca}", "valkey.tls_ca (relay.yaml:1) has no meaning without valkey.tls"),
+        ("valkey: {host: localhost, unix_socket: /s}", "valkey.host (relay.yaml:1) and valkey.unix_socket"),
+        (
+            "valkey: {host: localhost, tls_ca: /ca}",
+            "valkey.tls_ca (relay.yaml:1) has no meaning without valkey.tls",
+        ),
         ("valkey: {port: 1}", "valkey.port (relay.yaml:1) has no meaning for the embedded server"),
         ("valkey: {password: x}", "valkey.password (relay.yaml:1) has no meaning for the embedded server"),
         ("valkey: {username: x}", "valkey.username (relay.yaml:1) has no meaning for the embedded server"),
@@ -346,11 +349,35 @@ def test_listening_beyond_loopback_needs_to_be_allowed_by_name(key: str) -> None
     assert allowed.beyond_loopback == (f"server.{key}",)
 
 
+def test_with_accounts_the_relay_may_listen_anywhere() -> None:
+    settings = load_text(
+        f"server: {{host: 0.0.0.0}}\nauth: {{mode: accounts, jwt_secret: {SECRET}}}"
+    ).settings
+    assert settings.server.beyond_loopback and not settings.is_open_beyond_loopback
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["host: valkey", "host: 10.0.0.1, tls: true", "mode: cluster, addresses: 'localhost:1, node:1'"],
+)
+def test_a_valkey_on_another_machine_needs_a_password_or_to_be_allowed_without(text: str) -> None:
+    (problem,) = problems_of(f"valkey: {{{text}}}")
+    assert re.match(r"valkey\.(host|addresses): '\S+' \(relay\.yaml:1\) is another machine", problem)
+    assert "requirepass" in problem and "VALKEY_PASSWORD" in problem and "valkey.allow_open: true" in problem
+    assert load_text(f"valkey: {{{text}, password: x}}").settings.valkey.beyond_loopback
+    assert load_text(f"valkey: {{{text}, allow_open: true}}").settings.valkey.allow_open
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1.2.3", "'::1'"])
+def test_one_on_this_machine_does_not(host: str) -> None:
+    assert not load_text(f"valkey: {{host: {host}}}").settings.valkey.beyond_loopback
+
+
 # Sentinel and Cluster
 
 
 def test_the_addresses_of_a_group_are_read_and_shown_alike() -> None:
-    text = "valkey: {mode: cluster, addresses: 'a:1, [::1]:2,10.0.0.1:6379'}"
+    text = "valkey: {mode: cluster, addresses: 'a:1, [::1]:2,10.0.0.1:6379', password: x}"
     settings = load_text(text).settings
     assert settings.valkey.addresses == (("a", 1), ("::1", 2), ("10.0.0.1", 6379))
     assert KEYS["valkey.addresses"].show(settings.valkey.addresses) == "a:1, [::1]:2, 10.0.0.1:6379"
@@ -371,7 +398,9 @@ def test_sentinels_need_addresses_and_a_name_and_no_host() -> None:
 
 
 def test_a_cluster_has_one_database_and_no_sentinels() -> None:
-    problems = problems_of("valkey: {mode: cluster, addresses: 'a:1', db: 1, sentinel_service: s, port: 1}")
+    problems = problems_of(
+        "valkey: {mode: cluster, addresses: '[::1]:1', db: 1, sentinel_service: s, port: 1}"
+    )
     assert [problem.split(" ")[0] for problem in problems] == [
         "valkey.port",
         "valkey.sentinel_service",
@@ -380,7 +409,7 @@ def test_a_cluster_has_one_database_and_no_sentinels() -> None:
 
 
 def test_addresses_of_a_group_need_its_mode() -> None:
-    problems = problems_of("valkey: {host: a, addresses: 'a:1', sentinel_service: s}")
+    problems = problems_of("valkey: {host: localhost, addresses: 'a:1', sentinel_service: s}")
     assert [problem.split(" ")[0] for problem in problems] == ["valkey.addresses", "valkey.sentinel_service"]
 
 

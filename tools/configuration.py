@@ -62,7 +62,8 @@ at once, when
 - settings contradict each other: Valkey's port without its host, a low mark above its high mark, and the
   like;
 - the relay would listen beyond loopback without accounts, and `server.allow_open` does not say that this
-  is meant.
+  is meant; or its Valkey is on another machine and asks for no password, and `valkey.allow_open` does not;
+- with accounts, the secret that signs tokens is not said, is one that everybody knows, or is short.
 
 Durations are written `500ms`, `30s`, `1h30m` or `7d`; a plain number is seconds. Sizes are written
 `64KiB` (1024 bytes), `64KB` (1000 bytes) or `32MiB`; a plain number is bytes. Lists are written with
