@@ -15,13 +15,14 @@ import msgspec
 from marshmallow import ValidationError, fields
 
 from pulsar_relay import json_text
+from pulsar_relay.accounts.access import SYSTEM
 from pulsar_relay.errors import RelayError
 from pulsar_relay.kinds import Duration
 
 TOPIC_NAME = r"(?=[_-]*[A-Za-z0-9])[A-Za-z0-9_-]{1,255}"
 OWNER_ID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-REACHED_NAME = rf"(?:{OWNER_ID}/)?{TOPIC_NAME}"
-"""A topic as a client may name it: with accounts also one of another user's."""
+REACHED_NAME = rf"(?:(?:{OWNER_ID}|{SYSTEM})/)?{TOPIC_NAME}"
+"""A topic as a client may name it: with accounts also one of another user's, or of the relay's own."""
 
 METADATA_MAX_BYTES = 64 * 1024
 TTL_MAX_SECONDS = 3650 * 24 * 3600

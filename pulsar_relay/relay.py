@@ -208,7 +208,17 @@ class Relay:
         """Begin to append the drafts; `published` tells what the future's result means."""
         if not self.is_accepting:
             raise RelayError("shutting_down")
+        return self._append_soon(topic, drafts, dedupe)
+
+    def _append_soon(self, topic: str, drafts: Sequence[Draft], dedupe: Dedupe | None) -> asyncio.Future[Any]:
         return self.base.ask_soon(self._directory, Publish(topic, tuple(drafts), dedupe))
+
+    async def publish_own(self, topic: str, drafts: Sequence[Draft], dedupe: Dedupe) -> Published:
+        """As `publish`, for what the relay itself has to say: also while it is stopping."""
+        asking = self._append_soon(topic, drafts, dedupe)
+        with suppress(AskFailed):
+            await asking
+        return self.published(asking)
 
     def published(self, asking: asyncio.Future[Any]) -> Published:
         """The outcome of a `publish_soon` that is done. Raises RelayError."""

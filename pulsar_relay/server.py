@@ -28,6 +28,7 @@ from actors.protocol import TopicLimits
 from actors.stream import HotLimits
 from pulsar_relay import apidoc, wire
 from pulsar_relay.accounts.accounts import Accounts
+from pulsar_relay.audit_topic import RelayAuditTopic
 from pulsar_relay.canary import Canary
 from pulsar_relay.frames import FrameReader
 from pulsar_relay.limits.limiter import Limiter
@@ -183,11 +184,14 @@ class Worker:
 
     def _build_accounts(self) -> None:
         self.accounts: Accounts | None = None
+        self.audit_topic: RelayAuditTopic | None = None
         self._guests: Guests | None = None
         self._gate: Gate = OpenGate(counts_addresses=self._settings.limits.counts_addresses)
         self._sign_in: BrowserSignIn | None = None
         if self._settings.auth.mode == "accounts":
-            self.accounts = Accounts(self._client, self._feed, self._settings.auth)
+            auth = self._settings.auth
+            self.audit_topic = RelayAuditTopic(self.relay, auth, self._name)
+            self.accounts = Accounts(self._client, self._feed, auth, audit_topic=self.audit_topic)
             self._guests = Guests(self.accounts, time.time)
             self._gate = AccountsGate(self.accounts, self._guests)
             self._sign_in = BrowserSignIn(self._client, self.accounts, self._limits, self._settings)
@@ -209,6 +213,8 @@ class Worker:
         self._feed.start(self.relay.take_news, self.relay.compare_now, self.relay.take_claim)
         if self.accounts is not None:
             self.accounts.start()
+        if self.audit_topic is not None:
+            self.audit_topic.start()
         self._probe.start()
         self._canary.start()
         self._limiting = asyncio.get_running_loop().create_task(self._limits.run(), name="limits")
@@ -270,6 +276,8 @@ class Worker:
         # Before a worker that starts later makes a key of its own, which the others would not know.
         self._learn_cookie_key_later()
         self.relay.compare_now()
+        if self.audit_topic is not None:
+            self.audit_topic.declare()
 
     def _front_parts(self, cookies: CursorCookie) -> FrontParts:
         settings, limits = self._settings, self._settings.subscriber
@@ -380,6 +388,8 @@ class Worker:
                 await self.connections.drained()
         for server in self._servers:
             await server.close_all_connections()
+        if self.audit_topic is not None:
+            await self.audit_topic.stop()
         self.relay.stop()
         if self._learning is not None:
             self._learning.cancel()

@@ -664,6 +664,17 @@ class AuthSettings:
         secret=True,
     )
     bootstrap_email: str | None = setting(Text(), None, "Address of that admin.", null="none")
+    audit_retention_seconds: float = setting(
+        Duration("1h", "3650d"),
+        90 * 86400.0,
+        "How long the topic `system/audit` keeps a record of what was done to accounts, keys, grants and "
+        "topics. The log has it in any case.",
+    )
+    audit_max_messages: int = setting(
+        Whole(1000, 100_000_000),
+        1_000_000,
+        "Most records it keeps, about 400 bytes each in Valkey; beyond, the oldest go.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

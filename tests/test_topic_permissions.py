@@ -111,3 +111,21 @@ def test_a_user_or_topic_that_cannot_be_is_not_found(account_relay: AccountRelay
         assert (answer.status_code, answer.json()["error"]) == (404, "topic_not_found")
     assert account_relay.ask("DELETE", f"{PATH}/nobody", token).status_code == 404
     assert account_relay.ask("DELETE", "/api/v1/topics/a%2Fb/permissions/public", token).status_code == 404
+
+
+def test_a_topic_of_one_s_own_may_be_named_with_its_owner_and_another_s_is_not_found(
+    account_relay: AccountRelay,
+) -> None:
+    owner, other = account_relay.new_user("write"), account_relay.new_user("write")
+    token = account_relay.token(owner["username"], owner["password"])
+    made = account_relay.ask("POST", "/api/v1/topics", token, json={"topic_name": "named"})
+    assert made.status_code == 201
+    own = f"/api/v1/topics/{owner['user_id']}%2Fnamed/permissions"
+    granted = account_relay.ask("POST", own, token, json={"to": "public"})
+    assert (granted.status_code, granted.json()["topic_name"]) == (200, "named")
+    assert account_relay.ask("DELETE", f"{own}/public", token).status_code == 204
+    assert account_relay.ask("GET", own, token).json()["permissions"] == []
+    theirs = f"/api/v1/topics/{other['user_id']}%2Fnamed/permissions"
+    for method, path in (("GET", theirs), ("POST", theirs), ("DELETE", f"{theirs}/public")):
+        asked = {"json": {"to": "public"}} if method == "POST" else {}
+        assert account_relay.ask(method, path, token, **asked).status_code == 404

@@ -12,6 +12,10 @@ from typing import Self
 import msgspec
 
 from pulsar_relay.accounts.principal import Principal
+from pulsar_relay.accounts.user import ADMIN, READ
+
+SYSTEM = "system"
+"""Whose the relay's own topics are. No user has this id, and admins alone may read them."""
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -42,8 +46,11 @@ def refusal(principal: Principal | None, action: str, owner_id: str, topic: str,
     """Why not, a row of the error table; None if the principal may. `principal` is None for who has not
     signed in, `grant` what the topic's owner has granted, NOTHING for a topic that nobody has heard of.
 
-    Being an admin permits neither reading nor writing.
+    Being an admin permits neither reading nor writing, but for the relay's own topics, which admins that have
+    signed in may read and nobody may write.
     """
+    if owner_id == SYSTEM:
+        return _system_refusal(principal, action)
     if principal is not None and principal.key is not None and not principal.key.covers(owner_id, topic):
         return "key_out_of_scope"
     if action in grant.public and (
@@ -58,6 +65,13 @@ def refusal(principal: Principal | None, action: str, owner_id: str, topic: str,
     if user_id == owner_id or action in grant.signed_in or action in grant.users.get(user_id, ()):
         return None
     return "topic_not_found"
+
+
+def _system_refusal(principal: Principal | None, action: str) -> str | None:
+    if principal is None:
+        return "unauthenticated"
+    # No key has the permission, whoever's it is.
+    return None if action == READ and ADMIN in principal.permissions else "topic_not_found"
 
 
 def may(principal: Principal | None, action: str, owner_id: str, topic: str, grant: Grant) -> bool:

@@ -32,6 +32,8 @@ class Deed(enum.StrEnum):
     SIGN_IN = "sign_in"
     SIGN_OUT = "sign_out"
     REFRESH = "refresh"
+    REPLAY = "replay"
+    """A refresh token was used a second time, and its session has ended."""
     END_SESSION = "end_session"
     END_ALL_SESSIONS = "end_all_sessions"
     APPROVE_DEVICE = "approve_device"

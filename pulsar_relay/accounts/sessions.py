@@ -66,6 +66,16 @@ class ForeignSession:
     former: Sequence[FormerToken] = ()
 
 
+class ReplayError(RelayError):
+    """A refresh token was used again: somebody else may have it. The session is over; its bearer is told no
+    more than of any token that is worth nothing.
+    """
+
+    def __init__(self, jti: str) -> None:
+        super().__init__("invalid_refresh_token")
+        self.jti = jti
+
+
 class Sessions:
     """Raises StoreError, and RelayError where the docstring says so. `now_ms` is the clock on the wall."""
 
@@ -116,6 +126,7 @@ class Sessions:
     async def refresh(self, text: str) -> tuple[User, str]:
         """The user, and the token that takes the place of this one. RelayError `invalid_refresh_token`.
 
+        ReplayError, a RelayError of the same code, where it was used before and so the session is over.
         Who is not told, because the answer is lost, asks again within the grace and is told the same.
         """
         jti, shown = _halves(text, "invalid_refresh_token")
@@ -126,6 +137,7 @@ class Sessions:
             user_id, number, chain, kept_digest = [None if one is None else one.decode() for one in kept]
             if chain is not None and kept_digest == digest(shown):
                 await self._end_chain(chain)
+                raise ReplayError(chain)
             if user_id is None or number is None:
                 break
             # Before the session is looked at: of an account that is changed after that, the access token is
@@ -140,6 +152,8 @@ class Sessions:
                 secret = self._secrets.again(jti, int(current[0]), current[1].decode())
                 if secret is not None:
                     return user, f"{jti}.{secret}"
+            if what == b"ended":
+                raise ReplayError(jti)
             break
         raise RelayError("invalid_refresh_token")
 

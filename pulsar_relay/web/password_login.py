@@ -27,11 +27,18 @@ class PasswordLogin:
         verdict = await self._limits.admit("login", limiter.address(address))
         headers = {} if verdict is None else verdict.headers
         try:
-            await self._limits.admit_password(username, address)
+            await self._admit(username, address)
             user = await self._check(username, password, address)
         except RelayError as error:
             raise error.with_headers(headers) from None
         return user, headers
+
+    async def _admit(self, username: str, address: str) -> None:
+        try:
+            await self._limits.admit_password(username, address)
+        except RelayError as error:
+            self._write(self._id_of(username), address, error.code)
+            raise
 
     async def _check(self, username: str, password: str, address: str) -> User:
         try:

@@ -87,9 +87,13 @@ def api_endpoints(parts: FrontParts) -> Endpoints:
 def api_application(parts: FrontParts, endpoints: Endpoints) -> Application:
     """All of the API's addresses: also those of the endpoints, for requests that are not plain."""
     relay, reader = parts.relay, parts.reader
-    topics = {"relay": relay, "reader": reader, "crew": parts.crew}
     accounts = parts.accounts
-    grants = None if accounts is None else accounts.accounts.grants
+    topics = {
+        "relay": relay,
+        "reader": reader,
+        "crew": parts.crew,
+        "accounts": None if accounts is None else accounts.accounts,
+    }
     topic = r"/api/v1/topics/([^/]+)"
     consumer = r"/api/v1/consumers/([^/]+)"
     return _application(
@@ -101,7 +105,7 @@ def api_application(parts: FrontParts, endpoints: Endpoints) -> Application:
             (WEBSOCKET_PATH, UpgradeHandler, {"sockets": parts.sockets}),
             (r"/api/v1/stream", StreamHandler, {"streams": parts.streams}),
             (r"/api/v1/topics", TopicListHandler, topics),
-            (topic, TopicHandler, topics | {"grants": grants}),
+            (topic, TopicHandler, topics),
             (r"/api/v1/consumers", ConsumerListHandler, {"relay": relay, "reader": reader}),
             (consumer, ConsumerHandler, {"relay": relay}),
             (consumer + "/ack", AcknowledgeHandler, {"relay": relay, "reader": reader}),

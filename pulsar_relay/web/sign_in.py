@@ -10,7 +10,7 @@ from pulsar_relay.account_requests import AccountReader
 from pulsar_relay.accounts.accounts import Accounts, SignedIn
 from pulsar_relay.accounts.audit import Actor, AuditRecord, Deed, Kind
 from pulsar_relay.accounts.principal import Principal
-from pulsar_relay.accounts.sessions import Session
+from pulsar_relay.accounts.sessions import ReplayError, Session
 from pulsar_relay.accounts.user import ADMIN
 from pulsar_relay.errors import RelayError
 from pulsar_relay.limits import limiter
@@ -48,11 +48,17 @@ class SignInEndpoints:
         try:
             signed_in = await self._accounts.refresh(token)
         except RelayError as error:
-            self._write(Deed.REFRESH, Actor(address=request.address), error=error.code)
+            self._note_refresh(request, error)
             raise error.with_headers(_told(verdict)) from None
-        actor = Actor(signed_in.access.user_id, address=request.address)
-        self._write(Deed.REFRESH, actor)
         return json_answer(_tokens(signed_in), headers=_told(verdict))
+
+    def _note_refresh(self, request: Request, error: RelayError) -> None:
+        # One that succeeds changes nothing, and each client does it every few minutes: it is not recorded.
+        actor = Actor(address=request.address)
+        if isinstance(error, ReplayError):
+            self._write(Deed.REPLAY, actor, Kind.SESSION, error.jti)
+        else:
+            self._write(Deed.REFRESH, actor, error=error.code)
 
     async def revoke(self, request: Request) -> Answer:
         token, whole_chain = self._reader.revoke(request.plain_body(), request.headers.get("content-type"))

@@ -32,12 +32,12 @@ class GrantEndpoints:
         self._topics = topics
 
     async def list(self, request: Request, principal: Principal) -> Answer:
-        topic, owner_id = existing(request.argument), principal.user.user_id
+        topic, owner_id = _own_name(request.argument, principal), principal.user.user_id
         await self._topics.require(owner_id, topic)
         return json_answer(self._told(owner_id, topic, await self._accounts.grants.read(owner_id, topic)))
 
     async def grant(self, request: Request, principal: Principal) -> Answer:
-        topic, owner_id = existing(request.argument), principal.user.user_id
+        topic, owner_id = _own_name(request.argument, principal), principal.user.user_id
         await self._topics.require(owner_id, topic)
         asked = self._reader.new_grant(request.plain_body(), request.headers.get("content-type"))
         grantee = await self._grantee(asked)
@@ -46,8 +46,8 @@ class GrantEndpoints:
         return json_answer(self._told(owner_id, topic, grant))
 
     async def take_back(self, request: Request, principal: Principal) -> Answer:
-        name, _, grantee = request.argument.partition("/")
-        topic, owner_id = existing(name), principal.user.user_id
+        name, _, grantee = request.argument.rpartition("/")
+        topic, owner_id = _own_name(name, principal), principal.user.user_id
         if not _GRANTEE.fullmatch(grantee):
             raise RelayError("user_not_found")
         await self._accounts.grants.set(owner_id, topic, Grantee(grantee), ())
@@ -108,3 +108,11 @@ def _entries(grant: Grant) -> Iterator[tuple[str, frozenset[str]]]:
     if grant.signed_in:
         yield SIGNED_IN, grant.signed_in
     yield from sorted(grant.users.items())
+
+
+def _own_name(name: str, principal: Principal) -> str:
+    """The bare name of a topic of the principal's own."""
+    topic = name.removeprefix(f"{principal.user.user_id}/")
+    if "/" in topic:
+        raise RelayError("topic_not_found")
+    return existing(topic)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlencode
 
-from actors.ports import StoreError
+from actors.ports import StoreError, TopicTerms
 from actors.stream import MessageId, timestamp_text
 from pulsar_relay import wire
-from pulsar_relay.accounts.grants import Grants
+from pulsar_relay.accounts.accounts import Accounts
+from pulsar_relay.accounts.audit import Actor, AuditRecord, Deed, Kind
 from pulsar_relay.accounts.user import ADMIN, READ, WRITE
 from pulsar_relay.cursors import place
 from pulsar_relay.errors import RelayError
@@ -26,10 +27,11 @@ STATS = "stats"
 class TopicListHandler(ApiHandler):
     """GET and POST /api/v1/topics"""
 
-    def initialize(self, relay: Relay, reader: RequestReader, crew: Crew) -> None:
+    def initialize(self, relay: Relay, reader: RequestReader, crew: Crew, accounts: Accounts | None) -> None:
         self.relay = relay
         self.reader = reader
         self.crew = crew
+        self.accounts = accounts
 
     async def get(self) -> None:
         self.caller.require_all_topics()
@@ -49,7 +51,23 @@ class TopicListHandler(ApiHandler):
         name, terms = self.reader.new_topic(self.body(), self.request.headers.get("Content-Type"))
         topic = self.caller.own(name, WRITE)
         await self.relay.create(topic, terms)
+        _note(self, Deed.MAKE_TOPIC, topic, terms)
         self.answer(await topic_information(self.relay, self.crew, topic, self.caller), 201)
+
+
+def _note(
+    handler: TopicListHandler | TopicHandler, deed: Deed, topic: str, terms: TopicTerms | None = None
+) -> None:
+    """Who did it, for the audit; without accounts nobody can tell."""
+    if handler.accounts is None:
+        return
+    fields = []
+    if terms is not None:
+        fields += ["description"] * (terms.description is not None) + ["limits"] * bool(terms.limits)
+    actor = Actor.of(handler.caller.principal, handler.client_address)
+    handler.accounts.audit.write(
+        AuditRecord(deed=deed, actor=actor, kind=Kind.TOPIC, target=topic, fields=fields)
+    )
 
 
 async def topic_information(relay: Relay, crew: Crew, topic: str, caller: Caller) -> dict[str, Any]:
@@ -88,11 +106,11 @@ def _seconds(milliseconds: int | None) -> float | None:
 class TopicHandler(ApiHandler):
     """GET, PUT and DELETE /api/v1/topics/{topic}"""
 
-    def initialize(self, relay: Relay, reader: RequestReader, crew: Crew, grants: Grants | None) -> None:
+    def initialize(self, relay: Relay, reader: RequestReader, crew: Crew, accounts: Accounts | None) -> None:
         self.relay = relay
         self.reader = reader
         self.crew = crew
-        self.grants = grants
+        self.accounts = accounts
 
     async def get(self, name: str) -> None:
         if name == STATS:
@@ -111,17 +129,19 @@ class TopicHandler(ApiHandler):
         topic = self.caller.own(existing(name), WRITE)
         terms = self.reader.topic_change(self.body(), self.request.headers.get("Content-Type"))
         await self.relay.change(topic, terms)
+        _note(self, Deed.CHANGE_TOPIC, topic, terms)
         self.answer(await topic_information(self.relay, self.crew, topic, self.caller))
 
     async def delete(self, name: str) -> None:
         topic = self.caller.own(existing(name), WRITE)
-        if self.grants is not None:
+        if self.accounts is not None:
             # First: to who may write it a topic that is gone would come back with the next message.
             try:
-                await self.grants.forget(*topic.split("/"))
+                await self.accounts.grants.forget(*topic.split("/"))
             except StoreError as error:
                 raise RelayError(error.code) from error
         await self.relay.delete(topic)
+        _note(self, Deed.DELETE_TOPIC, topic)
         self.set_status(204)
         self.clear_header("Content-Type")
         self.finish()
