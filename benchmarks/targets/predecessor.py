@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import subprocess
-import sys
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
@@ -14,6 +12,7 @@ from pathlib import Path
 from benchmarks.dialects import RelayDialect
 from benchmarks.machine import Placement
 from benchmarks.processes import Program, free_port
+from benchmarks.python_environment import python_with
 from benchmarks.targets.target import CannotError
 from benchmarks.valkeys import BenchValkey
 
@@ -91,15 +90,4 @@ class PredecessorTarget:
 
 def environment() -> Path:
     """Its Python, made on first use. Raises CannotError."""
-    python = ENVIRONMENT / "bin" / "python"
-    if (ENVIRONMENT / "made").exists():
-        return python
-    for command in (
-        [sys.executable, "-m", "venv", "--clear", "--without-pip", str(ENVIRONMENT)],
-        [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", REQUIREMENT],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise CannotError(f"could not be installed: {done.stderr.strip().rpartition(chr(10))[2][:200]}")
-    (ENVIRONMENT / "made").touch()
-    return python
+    return python_with(REQUIREMENT, ENVIRONMENT)
