@@ -1,4 +1,4 @@
-"""docs/protocol.md is true: every example in it is run, top to bottom, and answered as it says."""
+"""docs/protocol.md and docs/accounts.md are true: every example is run, and answered as it says."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ import requests
 from websockets.asyncio.client import ClientConnection, connect
 
 from pulsar_relay.operations import operations
-from pulsar_relay.settings import Settings
+from tests.account_relays import AccountRelay
 from tests.valkeys import RealValkey
-from tests.workers import RunningWorker
+from tests.workers import RunningWorker, make_settings
 
 DOCUMENT = Path(__file__).parent.parent / "docs/protocol.md"
+ABOUT_ACCOUNTS = DOCUMENT.with_name("accounts.md")
+OF_FORMS = ("/auth/device/sign-in", "/auth/device/decision", "/auth/oidc/{provider}/callback")
+"""Where only a browser comes to, from another page."""
 WAIT_SECONDS = 20
 ANY = "…"
 NAMED = re.compile(r"‹(\w+)›")
 
 ANSWER = re.compile(r"((?:[\w-]+: [^\n]*\n)*)\n?(.*)", re.DOTALL)
-CLIENT_FRAMES = ("subscribe", "unsubscribe", "publish", "ack", "ping")
+CLIENT_FRAMES = ("subscribe", "unsubscribe", "publish", "ack", "ping", "authenticate")
 SERVER_FRAMES = (
     *("subscribed", "unsubscribed", "message", "published", "acknowledged", "pong", "error"),
-    *("gap", "reset"),
+    *("gap", "reset", "authenticated"),
 )
 
 FENCE = re.compile(r"^```(http|websocket|events)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -42,11 +45,14 @@ class Example:
         self.line = line
 
 
-def examples() -> list[Example]:
-    text = DOCUMENT.read_text("utf-8")
+def examples(document: Path = DOCUMENT) -> list[Example]:
+    text = document.read_text("utf-8")
     return [
         Example(match[1], match[2], text.count("\n", 0, match.start()) + 1) for match in FENCE.finditer(text)
     ]
+
+
+ALL = [*examples(), *examples(ABOUT_ACCOUNTS)]
 
 
 class Reader:
@@ -86,7 +92,7 @@ class Reader:
             for index, value in enumerate(expected):
                 self._compare(actual[index], value, f"{place}[{index}]")
         else:
-            assert actual == expected, place
+            assert actual == (self._fill(expected) if isinstance(expected, str) else expected), place
 
     def _send(self, head: str, *, stream: bool = False) -> requests.Response:
         head, _, body = head.strip("\n").partition("\n\n")
@@ -123,7 +129,9 @@ class Reader:
         asyncio.run(asyncio.wait_for(self._talk(text), WAIT_SECONDS))
 
     async def _talk(self, text: str) -> None:
-        async with connect(self._ws_url) as socket:
+        token = self._names.get("token")
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        async with connect(self._ws_url, additional_headers=headers) as socket:
             for line in filter(None, text.split("\n")):
                 await self._say_or_hear(socket, line)
 
@@ -156,21 +164,35 @@ def test_every_example_of_the_protocol_does_what_it_says(
 ) -> None:
     # On a Valkey of its own: the document lists all topics there are.
     relay = make_relay(make_valkey().start().socket_path)
+    read(DOCUMENT, relay)
+
+
+def test_every_example_about_accounts_does_what_it_says(make_valkey: Callable[..., RealValkey]) -> None:
+    auth = {"bootstrap_password": "correct horse battery staple"}
+    relay = AccountRelay(make_valkey().start().socket_path, auth=auth)
+    try:
+        read(ABOUT_ACCOUNTS, relay.worker)
+    finally:
+        relay.stop()
+
+
+def read(document: Path, relay: RunningWorker) -> None:
     reader = Reader(relay.url, relay.ws_url)
-    for example in examples():
+    for example in examples(document):
         try:
             reader.run(example)
         except (AssertionError, KeyError, ValueError) as error:
-            pytest.fail(f"docs/protocol.md:{example.line}: {type(error).__name__} {error}\n{example.text}")
+            where = f"docs/{document.name}:{example.line}"
+            pytest.fail(f"{where}: {type(error).__name__} {error}\n{example.text}")
 
 
 @pytest.mark.parametrize(
     ("method", "path"),
     [
         (method, operation.path)
-        for operation in operations(Settings())
+        for operation in operations(make_settings(auth={"mode": "accounts"}))
         for method in operation.methods
-        if method != "HEAD"
+        if method != "HEAD" and operation.path not in OF_FORMS
     ],
 )
 def test_every_route_has_an_example(method: str, path: str) -> None:
@@ -178,21 +200,17 @@ def test_every_route_has_an_example(method: str, path: str) -> None:
         assert any(example.kind == "websocket" for example in examples())
         return
     pattern = re.sub(r"\\\{\w+\\\}", "[^/?]+", re.escape(path))
-    heads = [re.split(r"^\d{3}$", example.text, flags=re.MULTILINE)[0] for example in examples()]
+    heads = [re.split(r"^\d{3}$", example.text, flags=re.MULTILINE)[0] for example in ALL]
     assert any(re.match(rf"{method} {pattern}(\?|$)", head, re.MULTILINE) for head in heads)
 
 
 @pytest.mark.parametrize("schema", CLIENT_FRAMES)
 def test_every_frame_of_a_client_has_an_example(schema: str) -> None:
-    spoken = [
-        line for example in examples() if example.kind == "websocket" for line in example.text.splitlines()
-    ]
+    spoken = [line for example in ALL if example.kind == "websocket" for line in example.text.splitlines()]
     assert any(line.startswith("> ") and f'"type": "{schema}"' in line for line in spoken)
 
 
 @pytest.mark.parametrize("kind", SERVER_FRAMES)
 def test_every_frame_of_the_relay_has_an_example(kind: str) -> None:
-    spoken = [
-        line for example in examples() if example.kind == "websocket" for line in example.text.splitlines()
-    ]
+    spoken = [line for example in ALL if example.kind == "websocket" for line in example.text.splitlines()]
     assert any(line.startswith("< ") and f'"type": "{kind}"' in line for line in spoken)
