@@ -110,6 +110,23 @@ def test_a_refresh_gives_another_token_and_an_old_one_is_refused(account_relay: 
         assert (refused.status_code, refused.json()["detail"]) == (401, "invalid refresh token")
 
 
+def test_no_answer_that_holds_a_token_or_key_is_kept_by_anybody(account_relay: AccountRelay) -> None:
+    login = account_relay.login()
+    refresh = {"refresh_token": login.json()["refresh_token"]}
+    key = {"name": "k", "actions": ["read"], "topics": ["*"]}
+    answers = [
+        login,
+        account_relay.ask("POST", "/auth/token/refresh", json=refresh),
+        account_relay.ask("POST", "/auth/keys", login.json()["access_token"], json=key),
+    ]
+    for answer in answers:
+        assert answer.ok
+        assert (answer.headers["Cache-Control"], answer.headers["X-Content-Type-Options"]) == (
+            "no-store",
+            "nosniff",
+        )
+
+
 def test_a_revoked_token_does_not_refresh(account_relay: AccountRelay) -> None:
     token = account_relay.login().json()["refresh_token"]
     revoked = account_relay.ask("POST", "/auth/token/revoke", json={"refresh_token": token})
