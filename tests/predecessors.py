@@ -64,7 +64,7 @@ class Predecessor:
 
     def __enter__(self) -> Self:
         port = free_port()
-        self._url = f"http://127.0.0.1:{port}"
+        self.url = f"http://127.0.0.1:{port}"
         self._log = self._directory / "predecessor.log"
         command = [str(self._python), "-m", "uvicorn", "pulsar_relay.main:app", "--host", "127.0.0.1"]
         variables = {name: value for name, value in os.environ.items() if not name.startswith("PULSAR_")}
@@ -80,7 +80,7 @@ class Predecessor:
         deadline = time.monotonic() + START_SECONDS
         while True:
             with suppress(requests.ConnectionError):
-                requests.get(f"{self._url}/health", timeout=5)
+                requests.get(f"{self.url}/health", timeout=5)
                 return self
             assert self._process.poll() is None and time.monotonic() < deadline, self._log.read_text()[-3000:]
             time.sleep(0.02)
@@ -100,7 +100,7 @@ class Predecessor:
 
     def ask(self, method: str, path: str, token: str = "", **arguments: Any) -> Any:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        answer = requests.request(method, self._url + path, headers=headers, timeout=30, **arguments)
+        answer = requests.request(method, self.url + path, headers=headers, timeout=30, **arguments)
         assert answer.ok, (answer.status_code, answer.text)
         return answer.json() if answer.content else None
 

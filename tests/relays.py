@@ -38,14 +38,16 @@ def environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 class RelayProcess:
-    """A relay on free ports, with its data in `directory`/data. Started by `start`.
+    """A relay on free ports, or on `port`, with its data in `directory`/data. Started by `start`.
 
     It may be started again after `stop` or `kill`, on the same ports and data. `arguments` are further ones
     for `serve`, `variables` further ones of its environment and its Valkey's. Its log, over all its starts,
     is `log`: a JSON object a line.
     """
 
-    def __init__(self, directory: Path, *arguments: str, variables: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, directory: Path, *arguments: str, variables: Mapping[str, str] | None = None, port: int = 0
+    ) -> None:
         self.directory = directory
         self._variables = variables
         self.data_dir = directory / "data"
@@ -53,7 +55,7 @@ class RelayProcess:
         self._log_path = directory / "relay.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None
-        self._port = 0
+        self._port = port
         self._metrics_port = 0
 
     @property
@@ -237,8 +239,9 @@ def make_relay_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cal
     """Makes relays of the test's own (not started; arguments as for `RelayProcess`), ended with the test."""
     relays: list[RelayProcess] = []
 
-    def make(*arguments: str, variables: Mapping[str, str] | None = None) -> RelayProcess:
-        relays.append(RelayProcess(tmp_path_factory.mktemp("relay"), *arguments, variables=variables))
+    def make(*arguments: str, variables: Mapping[str, str] | None = None, port: int = 0) -> RelayProcess:
+        folder = tmp_path_factory.mktemp("relay")
+        relays.append(RelayProcess(folder, *arguments, variables=variables, port=port))
         return relays[-1]
 
     yield make

@@ -25,12 +25,25 @@ from tests.valkeys import RealValkey
 REQUIREMENTS = "pulsar-app==0.16.0 pulsar-relay-client==0.2.2"
 ENVIRONMENT = REPOSITORY / ".bench" / "pulsar-app-0.16.0"
 USER, PASSWORD = "galaxy", "the password of Galaxy"
-ACCOUNTS = {
+VALKEY_PASSWORD = "not-to-be-guessed"
+OURS = {
     "RELAY_AUTH_MODE": "accounts",
     "RELAY_AUTH_JWT_SECRET": SECRET,
     "RELAY_AUTH_BOOTSTRAP_USERNAME": USER,
     "RELAY_AUTH_BOOTSTRAP_PASSWORD": PASSWORD,
 }
+FORMER = {
+    "PULSAR_STORAGE_BACKEND": "valkey",
+    "PULSAR_JWT_SECRET_KEY": SECRET,
+    "PULSAR_BOOTSTRAP_ADMIN_USERNAME": USER,
+    "PULSAR_BOOTSTRAP_ADMIN_PASSWORD": PASSWORD,
+    "PULSAR_ALLOWED_ORIGINS": '["https://galaxy.example.org"]',
+    "PULSAR_TRUSTED_HOSTS": '["127.0.0.1"]',
+    "PULSAR_ACCESS_TOKEN_EXPIRE_MINUTES": "10",
+    "PULSAR_MAX_BODY_BYTES": "33554432",
+    "PULSAR_LOG_LEVEL": "INFO",
+}
+"""What a deployment of pulsar-relay 0.2 sets, as it may stay."""
 UPDATES = "job_status_update"
 
 pytestmark = [pytest.mark.system, pytest.mark.nodes]
@@ -165,15 +178,25 @@ def kill_and_start(part: RealValkey | RelayProcess, meanwhile: Callable[[], None
     part.start()
 
 
-@pytest.fixture
+@pytest.fixture(params=["our settings", "those of pulsar-relay 0.2"])
 def deployment(
+    request: pytest.FixtureRequest,
     pulsar_python: Path,
     make_valkey: Callable[..., RealValkey],
     make_relay_process: Callable[..., RelayProcess],
     tmp_path: Path,
 ) -> Iterator[Deployment]:
-    valkey = make_valkey().start()
-    relay = make_relay_process("--set", f"valkey.unix_socket={valkey.socket_path}", variables=ACCOUNTS)
+    if request.param == "our settings":
+        valkey = make_valkey().start()
+        relay = make_relay_process("--set", f"valkey.unix_socket={valkey.socket_path}", variables=OURS)
+    else:
+        valkey = make_valkey(tcp=True, settings={"requirepass": VALKEY_PASSWORD}).start()
+        where = {
+            "PULSAR_VALKEY_HOST": valkey.host,
+            "PULSAR_VALKEY_PORT": str(valkey.port),
+            "PULSAR_VALKEY_PASSWORD": VALKEY_PASSWORD,
+        }
+        relay = make_relay_process(variables=FORMER | where)
     deployment = Deployment(pulsar_python, valkey, relay, tmp_path)
     try:
         deployment.start()
