@@ -222,7 +222,9 @@ def test_without_docker_the_same_is_asked(step: Step) -> None:
 def test_the_valkey_of_docker_run_is_the_stacks() -> None:
     (run,) = (line for step in DOCKER for line in step.docker.lines if line.startswith("docker run "))
     valkey = SERVICES["valkey"]
-    assert f" {valkey['image']}  {' '.join(valkey['command'])}" in re.sub(r"\s{2,}", "  ", run)
+    # This one is reached from the same machine only, and so has no password.
+    command, _, _ = " ".join(valkey["command"]).partition(" --requirepass ")
+    assert re.sub(r"\s{2,}", "  ", run).endswith(f" {valkey['image']}  {command}")
     for option in (f"-p {valkey['ports'][0]}", "valkey.conf:/etc/valkey/valkey.conf:ro", ":/data"):
         assert option in run
     assert "./valkey.conf:/etc/valkey/valkey.conf:ro" in valkey["volumes"]
