@@ -10,19 +10,19 @@ and let go.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from actors.live_cursor import LiveCursor
 from actors.protocol import Delivered, Evicted, Fetch, Filled, SinkFailed, StartTopic
 from actors.runtime import HANDLER_ERRORS, LoopActor
 from actors.stream import Batch, Message, MessageId
+from actors.value import value
 
 DELIVERIES_PER_TURN = 16
 """So few that a publisher's next message is on its way to the store while this one is delivered."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FanOutDue:
     """A topic's note to itself: go on with those who have not had the batch under way."""
 

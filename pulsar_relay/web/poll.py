@@ -170,12 +170,14 @@ class PollEndpoints:
         """Until there are messages, or the deadline has come, or the client is gone, which cancels it."""
         loop = asyncio.get_running_loop()
         sink = PollSink(loop.create_future())
-        subscriber = self._relay.open_subscriber(sink, "poll", completes=True, max_messages=request.limit)
+        subscribe = Subscribe(wanted, client_id=request.client_id)
+        subscriber = self._relay.open_subscriber(
+            sink, "poll", completes=True, max_messages=request.limit, subscribe=subscribe
+        )
         waiting = WaitingPoll(subscriber)
         self._waiters.enter(request.topics)
         self._connections.add(waiting)
         timer = loop.call_at(deadline, waiting.go_away)
-        subscriber.tell(Subscribe(wanted, client_id=request.client_id))
         try:
             await sink.done
         finally:
