@@ -8,7 +8,6 @@ publishes came.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from actors.pending import PendingPublishes, Waiting
@@ -16,9 +15,10 @@ from actors.ports import Appended, Publish, StoreError
 from actors.protocol import Flush, Published, Refused, StartTopic, TopicLimits
 from actors.runtime import LoopActor
 from actors.stream import MessageId
+from actors.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Appending:
     """The tag under which the outcome of an append above `floor` comes back."""
 

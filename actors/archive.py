@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from thespian.actors import ActorExitRequest
@@ -27,11 +26,12 @@ from actors.protocol import (
     StartArchive,
 )
 from actors.runtime import LoopActor, Performed, PerformFailed
+from actors.value import value
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Asked:
     asker: Any
 

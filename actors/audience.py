@@ -12,7 +12,7 @@ One decision, taken in one turn: so no message can come between the last page an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from actors.fan_out import FanOut
@@ -33,12 +33,13 @@ from actors.protocol import (
 from actors.readers import PageKey, Reader, Readers
 from actors.runtime import LoopActor
 from actors.stream import BEGINNING, Batch, Message, MessageId
+from actors.value import value
 
 RELEASED_AT_ONCE = 200
 """Waiting readers answered in one turn; other topics have theirs in between."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PageRead:
     """The tag under which a page that was read for subscribers comes back."""
 

@@ -122,9 +122,6 @@ class Cell(ActorAddress):  # type: ignore[misc]  # thespian has no type hints
     def perform(self, awaitable: Awaitable[Any], tag: Any, *, cancel_on_exit: bool) -> None:
         self.base.carrier.start_work(self, awaitable, tag, cancel_on_exit=cancel_on_exit)
 
-    def is_overdue(self) -> bool:
-        return self.mailbox.is_overdue()
-
     # Life and death
 
     def stop(self) -> None:

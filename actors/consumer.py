@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from actors.acknowledgements import AckBatch, Acknowledgements
 from actors.consumer_protocol import Claimed, Hold, LetGo
@@ -12,31 +11,32 @@ from actors.protocol import Acknowledge, Start, StartSubscriber
 from actors.runtime import LoopActor
 from actors.stream import BEGINNING, MessageId
 from actors.subscription import Stage, Subscription, Subscriptions
+from actors.value import value
 
 MARK_SECONDS = 0.25
 """What a client was given is stored at most this often, and when its connection ends."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Recall:
     """The tag under which a claim comes back, with what is kept for these subscriptions."""
 
     subscriptions: Sequence[Subscription]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Marking:
     """The tag under which stored marks come back."""
 
     topics: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Leaving:
     """The tag under which the release of a claim comes back."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MarkDue:
     """A note to itself: store what was given to the client by now."""
 

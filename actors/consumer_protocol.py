@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from actors.ports import Store
 from actors.stream import MessageId
+from actors.value import value
 
 # Between the subscribers of a worker and its `ClaimsActor`
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StartClaims:
     """First message of the `ClaimsActor`."""
 
     store: Store
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Hold:
     """The sender is about to claim this client's name: tell it of all claims from now on."""
 
@@ -26,7 +26,7 @@ class Hold:
     subscriber_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LetGo:
     """The sender does not speak for this client any more."""
 
@@ -34,7 +34,7 @@ class LetGo:
     subscriber_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Claimed:
     """Some connection, of any worker, claimed a client's name. Whoever claimed it with a lower generation is
     deposed."""
@@ -43,7 +43,7 @@ class Claimed:
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CompareClaims:
     """Announcements may have been missed: ask the store for the latest claims."""
 
@@ -51,7 +51,7 @@ class CompareClaims:
 # Asked of the `ArchiveActor`. Each is answered by what the store answers, or by `Refused`
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AcknowledgeFor:
     """Acknowledge for a client without a connection that speaks for it."""
 
@@ -59,12 +59,12 @@ class AcknowledgeFor:
     cursors: Mapping[str, MessageId]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DescribeConsumer:
     client_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ListConsumers:
     """Ask for the names after `after`, in order, at most `limit`."""
 
@@ -72,6 +72,6 @@ class ListConsumers:
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ForgetConsumer:
     client_id: str

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from thespian.actors import ActorExitRequest, ActorSystemFailure, ChildActorExited, DeadEnvelope
@@ -44,6 +44,7 @@ from actors.protocol import (
 )
 from actors.runtime import LoopActor, Performed, PerformFailed
 from actors.topic import TopicActor
+from actors.value import value
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class OpenTopic:
         self.subscribers = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Comparing:
     topics: Sequence[str]
 

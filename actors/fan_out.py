@@ -1,27 +1,28 @@
 """FanOut: a topic's live subscribers in this worker, and what is on its way to them.
 
 A batch goes straight to the sinks, one after the other (`live_cursor` says when, and what goes by message
-instead). Where there are so many that a burst has no time for all, the others have it in the next turn of the
-loop; what is appended meanwhile waits, and goes to all of them as one batch. So nobody is passed by, and the
-topic keeps no more than one batch under way and one that waits. A long-poll is told at once, with the first
-batch there is, and let go.
+instead). After a few of them the loop looks at its sockets, and the others have it in the next turn; what is
+appended meanwhile waits, and goes to all of them as one batch. So nobody is passed by, and the topic keeps no
+more than one batch under way and one that waits. A long-poll is told at once, with the first batch there is,
+and let go.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from actors.live_cursor import LiveCursor
 from actors.protocol import Delivered, Evicted, Fetch, Filled, SinkFailed, StartTopic
 from actors.runtime import HANDLER_ERRORS, LoopActor
 from actors.stream import Batch, Message, MessageId
+from actors.value import value
 
-DELIVERIES_BETWEEN_CLOCK_READINGS = 16
+DELIVERIES_PER_TURN = 16
+"""So few that a publisher's next message is on its way to the store while this one is delivered."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FanOutDue:
     """A topic's note to itself: go on with those who have not had the batch under way."""
 
@@ -37,7 +38,8 @@ class FanOut:
         self._live: dict[int, LiveCursor] = {}
         self._completing: dict[int, Any] = {}
         self._under_way: Delivered | None = None
-        self._rest: Sequence[LiveCursor] = ()
+        self._receivers: Sequence[LiveCursor] = ()
+        self._done = 0
         self._waiting: list[Message] = []
 
     def __len__(self) -> int:
@@ -73,7 +75,7 @@ class FanOut:
         for live in self._live.values():
             live.subscriber = None
         self._live, self._completing = {}, {}
-        self._under_way, self._rest = None, ()
+        self._under_way, self._receivers = None, ()
         self._waiting = []
         for subscriber in evicted:
             self._actor.send(subscriber, Evicted(self._topic))
@@ -90,10 +92,7 @@ class FanOut:
             self._waiting.extend(messages)
         elif self._live:
             self._begin(delivered)
-            if self._actor.is_overdue():
-                self._go_on_later()
-            else:
-                self.go_on()
+            self.go_on()
         return self._complete(delivered)
 
     def _delivered(self, messages: Sequence[Message]) -> Delivered:
@@ -112,26 +111,22 @@ class FanOut:
     def _begin(self, delivered: Delivered) -> None:
         self._under_way = delivered
         # Those who go live from now on have it.
-        self._rest = list(self._live.values())
-
-    def _go_on_later(self) -> None:
-        # By a timer: the next burst is not before sockets had their turn.
-        self._actor.call_after(0, FanOutDue())
+        self._receivers, self._done = list(self._live.values()), 0
 
     def go_on(self) -> None:
-        """Deliver for as long as the burst has time; to some in any case."""
-        while self._under_way is not None:
-            rest, size = self._rest, DELIVERIES_BETWEEN_CLOCK_READINGS
-            for start in range(0, len(rest), size):
-                if start and self._actor.is_overdue():
-                    self._rest = rest[start:]
-                    self._go_on_later()
-                    return
-                self._deliver_to(rest[start : start + size], self._under_way)
-            self._under_way, self._rest = None, ()
-            if self._waiting:
-                waiting, self._waiting = self._waiting, []
-                self._begin(self._delivered(waiting))
+        """Deliver to the next few."""
+        if self._under_way is None:
+            return
+        done, self._done = self._done, self._done + DELIVERIES_PER_TURN
+        self._deliver_to(self._receivers[done : self._done], self._under_way)
+        if self._done >= len(self._receivers):
+            self._under_way, self._receivers = None, ()
+            if not self._waiting:
+                return
+            waiting, self._waiting = self._waiting, []
+            self._begin(self._delivered(waiting))
+        # By a timer: the loop looks at its sockets first.
+        self._actor.call_after(0, FanOutDue())
 
     def _deliver_to(self, chunk: Sequence[LiveCursor], delivered: Delivered) -> None:
         batch = delivered.batch

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from actors.ports import Place
 from actors.proof import judge
 from actors.stream import MessageId
+from actors.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Lag:
     """`messages`: appended after the cursor, exactly, as the numbers in ids say; those whose time to live has
     passed, and those no longer kept, are counted too. Without a cursor it is what is kept. None if the ids do

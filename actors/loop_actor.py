@@ -40,12 +40,6 @@ class LoopActor(Actor):  # type: ignore[misc]  # thespian has no type hints
         timer: Timer = self._myRef.call_after(seconds, message)
         return timer
 
-    def is_overdue(self) -> bool:
-        """Whether the burst in which this handler runs has had its time: a handler that has more to do goes
-        on after `call_after(0, ...)`, so that sockets and timers have their turn.
-        """
-        return bool(self._myRef.is_overdue())
-
     def stop(self) -> None:
         """End this actor after the current handler, before any other message; its children end with it.
 

@@ -41,7 +41,6 @@ class Mailbox:
     __slots__ = (
         "_burst_seconds",
         "_context",
-        "_deadline",
         "_envelopes",
         "_extraordinary",
         "_failed",
@@ -72,7 +71,6 @@ class Mailbox:
         self._failed = failed
         self.burst_messages = burst_messages
         self._burst_seconds = burst_seconds
-        self._deadline = 0.0
         self._envelopes: deque[Envelope] = deque()
         self.put: Callable[[Envelope], None] = self._envelopes.append
         self.put_first: Callable[[Envelope], None] = self._envelopes.appendleft
@@ -132,7 +130,7 @@ class Mailbox:
         popleft = self._envelopes.popleft
         ordinary = self.ordinary
         started = now = perf_counter()
-        deadline = self._deadline = started + self._burst_seconds
+        deadline = started + self._burst_seconds
         left = self.burst_messages
         delivered = 0
         self.idle = False
@@ -163,10 +161,6 @@ class Mailbox:
             # An error that somebody keeps keeps this frame, as the caller of the frame it was raised in.
             receiver = message = sender = receive = None
             self._rest(delivered, perf_counter() - started)
-
-    def is_overdue(self) -> bool:
-        """Whether the burst under way has had its time."""
-        return perf_counter() >= self._deadline
 
     def _rest(self, delivered: int, seconds: float) -> None:
         self.bursting = False

@@ -22,12 +22,12 @@ other's come between.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
 
 from actors.ports import Position, StreamPage
 from actors.proof import unbroken
 from actors.stream import BEGINNING, Batch, HotBuffer, HotLimits, Message, MessageId, PageCache
+from actors.value import value
 
 FILL_MESSAGES = 1000
 """Messages read at once to fill up memory. A topic that is opened further behind than this starts afresh:
@@ -46,7 +46,7 @@ class Standing(Enum):
     FOLLOWING = auto()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Run:
     """Messages that follow `prev` and each other directly, up to `newest`, in the history named `epoch`; no
     messages if they were announced only."""

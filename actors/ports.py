@@ -7,10 +7,10 @@ what is appended, what is read, where a stream stands.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from actors.stream import Batch, Message, MessageId
+from actors.value import value
 
 WallClock = Callable[[], int]
 """Unix time in milliseconds. Injected, so that tests move it."""
@@ -19,7 +19,7 @@ WallClock = Callable[[], int]
 # What is appended
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Draft:
     """What a publisher gave for one message. `payload` and `metadata` are validated JSON texts, never
     parsed again."""
@@ -29,7 +29,7 @@ class Draft:
     expires_at_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Dedupe:
     """Names one logical publish: the same `key` within a topic appends once. `digest` tells whether the
     body is the same too."""
@@ -38,7 +38,7 @@ class Dedupe:
     digest: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Publish:
     """Append these drafts in this order, all in one step. Answered by `Published` or `Refused`."""
 
@@ -51,7 +51,7 @@ class Publish:
         return sum([len(draft.payload) + len(draft.metadata or b"") + 64 for draft in self.drafts])
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Appended:
     """Outcome of one append. `messages` are the new ones, ascending, following `prev`; `outcomes` answer
     each publish in order: its ids and whether they are an earlier attempt's, or None where the key was
@@ -66,7 +66,7 @@ class Appended:
 # What is read
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Position:
     """Where a topic's stream stands. `newest` is its last id ever given, also when the stream is empty;
     epoch "" = never existed."""
@@ -75,7 +75,7 @@ class Position:
     newest: MessageId
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StreamPage:
     """What a read found strictly after its cursor, and what is needed to judge whether the cursor belongs
     to the stream. The batch follows the cursor directly also if all that was between them had expired when
@@ -94,7 +94,7 @@ class StreamPage:
     """Predecessor named by the oldest entry; None if the stream is empty."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Notice:
     """Tells a subscriber, before the next message, that its position could not be continued without a break.
 
@@ -110,7 +110,7 @@ class Notice:
     first_available: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Claim:
     """A connection speaks for a named client. Of two claims the later one has the higher `generation`.
 
@@ -123,7 +123,7 @@ class Claim:
     delivered: Mapping[str, MessageId]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class HistoryPage:
     """Messages in the direction asked. Expired ones are left out; where there are very many of them, a page
     can be short, even empty, with more behind it. `end` is where the next one goes on, None if there was
@@ -134,7 +134,7 @@ class HistoryPage:
     end: MessageId | None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Trimmed:
     """How many entries went, and the oldest that is left; None if the stream is empty."""
 
@@ -145,7 +145,7 @@ class Trimmed:
 # What is said of a topic
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RetentionLimits:
     """How much a topic keeps, and how long. None: as the relay's settings say."""
 
@@ -160,7 +160,7 @@ class RetentionLimits:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TopicTerms:
     """What is said of a topic when it is made or changed. `description` None: as before. `limits` has those
     that are set, by their name in `RetentionLimits`; None there: as the relay's settings say, from now on."""
@@ -169,7 +169,7 @@ class TopicTerms:
     limits: Mapping[str, int | None]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Description:
     """`length` counts entries, expired ones that are not yet trimmed included. `created_ms` is None for a
     topic that another server filled. `own` are the limits said of it, `effective` those that hold."""
@@ -185,7 +185,7 @@ class Description:
     effective: RetentionLimits
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ConsumerEntry:
     """A named client of which something is kept. `idle_ms`: since it claimed, acknowledged or was given
     anything. `is_connected`: a connection to a living worker speaks for it."""
@@ -195,7 +195,7 @@ class ConsumerEntry:
     idle_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Place:
     """Where a named client stands in a topic. `cursor`: what it acknowledged, None if nothing yet.
     `delivered`: the last message it was given, as far as that is stored. `page`: the first entry after the
@@ -209,7 +209,7 @@ class Place:
     limits: RetentionLimits
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ConsumerRecord:
     """`places` by the names of their topics."""
 
@@ -217,7 +217,7 @@ class ConsumerRecord:
     places: Sequence[Place]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ConsumerPage:
     """Forgotten names are left out, so a page can be short, even empty; it goes on after `last`, None if this
     was all."""

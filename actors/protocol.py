@@ -16,18 +16,19 @@ address, and a topic can leave memory at any time.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 
 from actors.counters import Counters
 from actors.live_cursor import LiveCursor
 from actors.ports import Archive, Notice, Position, Sink, Store, TopicTerms, WallClock
 from actors.stream import Batch, HotLimits, Message, MessageId
+from actors.value import value
 
 # Publishing
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Published:
     """The drafts are in the stream under these ids. `is_replay`: they were already, from an earlier
     attempt with the same key."""
@@ -37,7 +38,7 @@ class Published:
     is_replay: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Refused:
     """A request was not carried out. `code` is a row of the error table; `detail` is safe to show to the
     client."""
@@ -62,7 +63,7 @@ class Start(Enum):
     say so."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Locate:
     """Ask where the topic's newest message is. Answered by `Located` or `FetchFailed`."""
 
@@ -70,7 +71,7 @@ class Locate:
     ticket: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Located:
     topic: str
     ticket: int
@@ -78,7 +79,7 @@ class Located:
     epoch: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Fetch:
     """Ask for the messages strictly after `cursor`, or, if there is none, to be made live: one decision,
     taken in one turn. Answered by `Page`, `WentLive` or `FetchFailed`; not at all after a `Leave`.
@@ -102,7 +103,7 @@ class Fetch:
     completes: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Page:
     """Messages after the asked cursor, ascending, at least up to `batch.last`. `has_more`: the stream
     holds more behind it."""
@@ -114,7 +115,7 @@ class Page:
     notice: Notice | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class WentLive:
     """The subscriber has everything up to `cursor` and is in the live set: what is appended from now on is
     delivered to it."""
@@ -126,7 +127,7 @@ class WentLive:
     notice: Notice | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FetchFailed:
     """The fetch could not be answered now; `code` says why. The subscriber keeps its cursor and asks
     again."""
@@ -136,7 +137,7 @@ class FetchFailed:
     code: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Delivered:
     """New messages for a live subscriber: they follow its cursor directly, or what is on its way to it."""
 
@@ -144,19 +145,19 @@ class Delivered:
     batch: Batch
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Filled:
     """The subscriber's sink was full after what a topic delivered straight to it. Comes before `Drained`."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SinkFailed:
     """The subscriber's sink raised `error` when a topic delivered straight to it."""
 
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Leave:
     """Take the subscriber out of the topic's live set, and forget what it asked. Not answered; what was sent
     before it may still arrive."""
@@ -165,7 +166,7 @@ class Leave:
     subscriber_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Evicted:
     """The topic no longer delivers to this subscriber; it must fetch again from its cursor."""
 
@@ -175,11 +176,11 @@ class Evicted:
 # What a connection's edge says
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StartSubscriber:
     """First message of a `SubscriberActor`. `completes`: end after the first messages instead of going on
     (a long-poll). `is_counted`: topics may count what they deliver straight to the sink; False for the
-    relay's own, whose `counters` are nobody's."""
+    relay's own, whose `counters` are nobody's. `subscribe`: what it begins with, if that is known."""
 
     subscriber_id: int
     sink: Sink
@@ -190,9 +191,10 @@ class StartSubscriber:
     completes: bool
     counters: Counters
     is_counted: bool = True
+    subscribe: Subscribe | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Wanted:
     """One topic of a subscribe request: where to begin. `epoch` is checked if the client presents one.
 
@@ -206,7 +208,7 @@ class Wanted:
     proves: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Subscribe:
     """Add subscriptions; a topic already subscribed starts anew from its new place. `ref` is the client's,
     given back. `client_id` names the client that the connection speaks for from now on, None if that is not
@@ -217,13 +219,13 @@ class Subscribe:
     client_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Unsubscribe:
     topics: tuple[str, ...]
     ref: object = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Acknowledge:
     """The client has dealt with everything up to `message_id`. `topic` None: of the only topic it is
     subscribed to."""
@@ -233,18 +235,18 @@ class Acknowledge:
     ref: object = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Drained:
     """The sink's outbox fell to its low mark."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Expire:
     """A long-poll's time is over: complete with what there is, as soon as every topic has said what that is
     or cannot be read."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Disconnect:
     """The connection is gone, or must go: leave every topic and end."""
 
@@ -252,7 +254,7 @@ class Disconnect:
 # Between directory and topic
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StartDirectory:
     """First message of the `DirectoryActor`."""
 
@@ -264,7 +266,7 @@ class StartDirectory:
     compare_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StartTopic:
     """First message of a `TopicActor`. `directory` is told what concerns the whole worker."""
 
@@ -276,7 +278,7 @@ class StartTopic:
     counters: Counters
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TopicLimits:
     """Bounds of a topic in this worker."""
 
@@ -290,7 +292,7 @@ class TopicLimits:
     idle_ticks: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ChangeLimits:
     """From now on these bounds hold, in the topics that are open too."""
 
@@ -299,17 +301,17 @@ class ChangeLimits:
     compare_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Flush:
     """A topic's note to itself: everything published in this burst is in the pending batch, append it."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Tick:
     """Time passes: expire, trim, and retire if idle."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Idle:
     """A topic has nothing to do. `received` counts what the directory forwarded to it; if more is on its
     way it stays."""
@@ -318,12 +320,12 @@ class Idle:
     received: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Retire:
     """Leave memory: nothing is on its way to this topic any more."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FollowingChanged:
     """A topic began or stopped to follow the feed."""
 
@@ -331,7 +333,7 @@ class FollowingChanged:
     is_following: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class HotSize:
     """A topic's hot buffer has grown or shrunk to about this size."""
 
@@ -339,14 +341,14 @@ class HotSize:
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ShrinkHot:
     """Give hot-buffer memory back: other topics of this worker need it."""
 
     max_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Fed:
     """Another worker appended: `messages` follow `prev`. None: too large to be carried; read them from the
     stream up to `newest`."""
@@ -358,7 +360,7 @@ class Fed:
     messages: Sequence[Message] | None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Compared:
     """The stream's position, read a moment ago."""
 
@@ -366,32 +368,32 @@ class Compared:
     position: Position
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CompareNow:
     """The feed was interrupted: compare following topics with their streams at once; None: all of them."""
 
     topics: Sequence[str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DeleteTopic:
     """Delete the topic with its data. Answered by `TopicDeleted` or `Refused`."""
 
     topic: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TopicDeleted:
     topic: str
     existed: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TakeCensus:
     """Ask the directory how many subscribers each open topic has here. Answered by `Census`."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SubscribersChanged:
     """A topic's live set changed size."""
 
@@ -399,7 +401,7 @@ class SubscribersChanged:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Census:
     subscribers: Mapping[str, int]
     open_topics: int
@@ -410,14 +412,14 @@ class Census:
 # The archive
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StartArchive:
     """First message of the `ArchiveActor`."""
 
     archive: Archive
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ReadHistory:
     """Ask for one page of a topic's messages. Answered by `HistoryPage` or `Refused`. `cursor` is
     exclusive; None begins at the end that the direction starts from."""
@@ -429,7 +431,7 @@ class ReadHistory:
     descends: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Describe:
     """Ask what is stored of a topic. Answered by `Description`, None if there is no such topic, or
     `Refused`."""
@@ -437,7 +439,7 @@ class Describe:
     topic: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CreateTopic:
     """Make a topic without messages. Answered by whether it was made, False if there is one already, or by
     `Refused`."""
@@ -446,7 +448,7 @@ class CreateTopic:
     terms: TopicTerms
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ChangeTopic:
     """Change what is said of a topic. Answered by whether there is such a topic, or by `Refused`."""
 
@@ -454,7 +456,7 @@ class ChangeTopic:
     terms: TopicTerms
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ListTopics:
     """Ask for the names of topics after `after`, in alphabetical order. Answered by a list of names, or
     `Refused`."""
@@ -463,6 +465,6 @@ class ListTopics:
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CountTopics:
     """Ask how many topics there are. Answered by a number, or `Refused`."""

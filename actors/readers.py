@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Any
 
 from actors.ports import Notice
 from actors.protocol import Fetch
 from actors.stream import MessageId
+from actors.value import value
 
 PageKey = tuple[MessageId, int]
 """Cursor and bound of a page. Who asks for the same page shares one read."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reader:
     """A fetch, who asked, and what must be said before the answer's first message."""
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import islice
 from typing import ClassVar, TypeVar
+
+from actors.value import value
 
 _NUMBER_BITS = 64
 _NUMBER_MASK = (1 << _NUMBER_BITS) - 1
@@ -249,7 +250,7 @@ class Batch:
         return len(self.messages)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class HotLimits:
     """Bounds of one topic's hot buffer. Whichever is reached first drops the oldest message."""
 

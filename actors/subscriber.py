@@ -13,7 +13,6 @@ time is over, as soon as no topic owes it an answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from thespian.actors import ActorExitRequest
@@ -46,11 +45,12 @@ from actors.protocol import (
 from actors.runtime import LoopActor, Performed, PerformFailed
 from actors.stream import Batch
 from actors.subscription import Stage, SubscribeRequest, Subscription, Subscriptions
+from actors.value import value
 
 RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Retry:
     topic: str
     ticket: int
@@ -76,6 +76,8 @@ class SubscriberActor(LoopActor):
         self._poll = LongPoll() if start.completes else None
         self._counters = start.counters
         self._announcements = Announcements(start.sink, start.counters)
+        if start.subscribe is not None:
+            self.on_subscribe(start.subscribe)
 
     # Subscribing
 

@@ -200,7 +200,11 @@ class Subscriptions:
         their way."""
         if self._parked is None or self._fetching >= FETCHES_AT_ONCE:
             return None
-        subscription = next(iter(self._parked.values()))
-        self.enter(subscription, Stage.FETCHING)
+        _, subscription = self._parked.popitem(last=False)
+        if not self._parked:
+            self._parked = None
+        subscription.sink = None
+        subscription.stage = Stage.FETCHING
+        self._fetching += 1
         self.ask(subscription)
         return subscription

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from thespian.actors import ActorExitRequest
@@ -47,6 +46,7 @@ from actors.protocol import (
 )
 from actors.runtime import LoopActor, Performed, PerformFailed
 from actors.stream import Message, MessageId
+from actors.value import value
 
 logger = logging.getLogger(__name__)
 
@@ -58,22 +58,22 @@ REPORTED_BYTES = 4096
 # What an awaited outcome belongs to: the tag under which the store's answer comes back.
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Joining:
     pass
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Filling:
     after: MessageId
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Trimming:
     pass
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Deleting:
     asker: Any
 
@@ -81,12 +81,12 @@ class _Deleting:
 # Notes to itself.
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _FillAgain:
     pass
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Release:
     pass
 

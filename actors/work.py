@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from actors.value import value
 
 if TYPE_CHECKING:
     from actors.cell import Cell
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Performed:
     """The work started with `perform(..., tag)` ended with `result`."""
 
@@ -25,7 +26,7 @@ class Performed:
     result: Any
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PerformFailed:
     """The work started with `perform(..., tag)` raised `error`; if it was cancelled, a `CancelledError`."""
 

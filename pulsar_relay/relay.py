@@ -227,10 +227,17 @@ class Relay:
     # What subscribers ask
 
     def open_subscriber(
-        self, sink: Sink, transport: str | None, *, completes: bool = False, max_messages: int | None = None
+        self,
+        sink: Sink,
+        transport: str | None,
+        *,
+        completes: bool = False,
+        max_messages: int | None = None,
+        subscribe: Subscribe | None = None,
     ) -> Subscriber:
         """A subscriber that writes to `sink`; `completes` makes it a long-poll, with at most `max_messages`
-        a topic. `transport` None: one of the relay's own, which counts nowhere.
+        a topic. `transport` None: one of the relay's own, which counts nowhere. `subscribe` is what it begins
+        with; it may be told more.
         """
         if not self.is_accepting:
             raise RelayError("shutting_down")
@@ -245,6 +252,7 @@ class Relay:
             completes,
             Counters() if transport is None else self.counters,
             is_counted=transport is not None,
+            subscribe=subscribe,
         )
         self.base.tell(address, start)
         if transport is not None:

@@ -182,9 +182,6 @@ class StandInRef:
         self.system.timers.append(timer)
         return timer
 
-    def is_overdue(self) -> bool:
-        return self.system.is_overdue
-
     def createActor(
         self, actor_class: Any, _requirements: Any, _name: Any, _source: Any = None
     ) -> StandInRef:
@@ -210,8 +207,6 @@ class StandInSystem:
         self.create_error: Exception | None = None
         self.failures: tuple[type[Exception], ...] = (PoisonedError,)
         """What a handler may raise and end its actor, as in the runtime. Anything else fails the test."""
-        self.is_overdue = False
-        """What an actor is told that asks whether the burst has had its time."""
         self._count = 0
 
     def create(self, actor_class: type[LoopActor], parent: Any = None) -> StandInRef:

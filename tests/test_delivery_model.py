@@ -62,7 +62,7 @@ indexes = st.integers(0, 1000)
 def _one_delivery_a_time() -> Iterator[None]:
     """Four connections are enough for a fan-out that takes several turns."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fan_out, "DELIVERIES_BETWEEN_CLOCK_READINGS", 1)
+        patch.setattr(fan_out, "DELIVERIES_PER_TURN", 1)
         yield
 
 
@@ -256,11 +256,6 @@ class DeliveryModel(RuleBasedStateMachine):
 
     # What the world does
 
-    @rule(is_overdue=st.booleans())
-    def work_hard(self, is_overdue: bool) -> None:
-        """A burst that is overdue has time for one delivery."""
-        self.system.is_overdue = is_overdue
-
     @rule(count=st.integers(1, 30))
     def deliver(self, count: int) -> None:
         for _ in range(min(count, len(self.system.mailbox))):
@@ -365,7 +360,6 @@ class DeliveryModel(RuleBasedStateMachine):
 
     def _settle(self) -> None:
         """The world comes to rest, and the store answers everything."""
-        self.system.is_overdue = False
         for connection in self.connections:
             connection.sink.is_full = False
             self.system.post(connection.subscriber, Drained(), None)

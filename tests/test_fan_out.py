@@ -80,14 +80,16 @@ class Bench:
             timer.fire()
         self.system.run()
 
+    def finish(self) -> None:
+        while any(type(timer.message) is FanOutDue for timer in self.system.timers):
+            self.go_on()
+
 
 @pytest.fixture
 def one_a_turn(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    """Three subscribers, and bursts with time for one delivery."""
-    monkeypatch.setattr(fan_out, "DELIVERIES_BETWEEN_CLOCK_READINGS", 1)
-    bench = Bench(3)
-    bench.system.is_overdue = True
-    return bench
+    """Three subscribers, and one delivery in a turn of the loop."""
+    monkeypatch.setattr(fan_out, "DELIVERIES_PER_TURN", 1)
+    return Bench(3)
 
 
 def texts(*numbers: int) -> list[str]:
@@ -239,23 +241,15 @@ def test_a_sink_that_raises_costs_its_own_subscriber_only() -> None:
     assert bench.topic.is_alive
 
 
-# More subscribers than a burst has time for
+# More subscribers than a turn has deliveries
 
 
-def test_a_burst_that_has_no_time_left_delivers_nothing(one_a_turn: Bench) -> None:
+def test_those_for_whom_a_turn_has_no_delivery_have_it_in_the_next(one_a_turn: Bench) -> None:
     bench = one_a_turn
     bench.publish(b"6")
-    assert received(bench) == [[], [], []]
-
-
-def test_those_for_whom_a_burst_has_no_time_are_delivered_to_in_the_next(one_a_turn: Bench) -> None:
-    bench = one_a_turn
-    bench.publish(b"6")
-    bench.go_on()
     assert received(bench) == [texts(6), [], []]
     bench.go_on()
     assert received(bench) == [texts(6), texts(6), []]
-    bench.system.is_overdue = False
     bench.go_on()
     assert received(bench) == [texts(6)] * 3
     assert bench.counters.messages_delivered == 3
@@ -264,12 +258,10 @@ def test_those_for_whom_a_burst_has_no_time_are_delivered_to_in_the_next(one_a_t
 def test_what_comes_meanwhile_waits_and_is_one_batch(one_a_turn: Bench) -> None:
     bench = one_a_turn
     bench.publish(b"6")
-    bench.go_on()
     bench.publish(b"7")
     bench.publish(b"8")
     assert received(bench) == [texts(6), [], []]
-    bench.system.is_overdue = False
-    bench.go_on()
+    bench.finish()
     assert received(bench) == [texts(6, 7, 8)] * 3
     assert [len(batch) for batch in bench.members[0].sink.batches] == [1, 2]
     assert not any(member.address.received for member in bench.members)
@@ -282,37 +274,33 @@ def test_who_goes_live_meanwhile_is_delivered_only_what_it_has_not(one_a_turn: B
     late = bench.join(9)
     bench.publish(b"8")
     late.open()
-    bench.system.is_overdue = False
-    bench.go_on()
+    bench.finish()
     assert not late.sink.ids and delivered(late) == [texts(8)]
 
 
 def test_who_leaves_meanwhile_is_sent_nothing_even_if_it_has_come_back(one_a_turn: Bench) -> None:
     bench = one_a_turn
     bench.publish(b"6")
-    bench.go_on()
     gone, back = bench.members[1:]
     for number, member in ((1, gone), (2, back)):
         member.live.sink = None
         bench.topic.tell(Leave("t", number))
     bench.topic.tell(Fetch("t", 2, 2, nth(6), 10, proves=True, live=back.live), back.address)
     back.open()
-    bench.system.is_overdue = False
-    bench.go_on()
+    bench.finish()
     assert received(bench) == [texts(6), [], []]
     assert not gone.address.received and not back.address.received
     bench.publish(b"7")
+    bench.finish()
     assert back.sink.ids == texts(7)
 
 
 def test_a_topic_that_ends_meanwhile_delivers_nothing_more(one_a_turn: Bench) -> None:
     bench = one_a_turn
     bench.publish(b"6")
-    bench.go_on()
     bench.publish(b"7")
     bench.topic.actor._audience.evict()
     bench.system.run()
     assert all(kinds(member) == [Evicted] for member in bench.members)
-    bench.system.is_overdue = False
-    bench.go_on()
+    bench.finish()
     assert received(bench) == [texts(6), [], []]

@@ -28,6 +28,7 @@ from tests.stand_ins import (
     RecordingSink,
     StandInRef,
     StandInSystem,
+    StandInTimer,
     make_limits,
     start_subscriber,
 )
@@ -39,7 +40,7 @@ indexes = st.integers(0, 1000)
 @pytest.fixture(autouse=True, scope="module")
 def _two_deliveries_at_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fan_out, "DELIVERIES_BETWEEN_CLOCK_READINGS", 2)
+        patch.setattr(fan_out, "DELIVERIES_PER_TURN", 2)
         yield
 
 
@@ -146,24 +147,23 @@ class FanOutModel(RuleBasedStateMachine):
         if self.system.works:
             self.system.works[0].finish()
 
-    @rule(is_overdue=st.booleans())
-    def work_hard(self, is_overdue: bool) -> None:
-        self.system.is_overdue = is_overdue
-
     @rule()
     def go_on(self) -> None:
-        for timer in [timer for timer in self.system.timers if type(timer.message) is fan_out.FanOutDue]:
+        for timer in self._due():
             timer.fire()
 
+    def _due(self) -> list[StandInTimer]:
+        return [timer for timer in self.system.timers if type(timer.message) is fan_out.FanOutDue]
+
     def teardown(self) -> None:
-        self.system.is_overdue = False
         for _ in range(3):
             for subscriber, sink in self.connections:
                 sink.is_full, sink.room = False, 1 << 20
                 self.system.post(subscriber, Drained(), None)
             self.system.settle()
-            self.go_on()
-            self.system.settle()
+            while self._due():
+                self.go_on()
+                self.system.settle()
         for _, sink in self.connections:
             assert sink.cursor == self.stream.newest and not sink.notices and not sink.entries("failed")
         counted = self.counters

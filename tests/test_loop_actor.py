@@ -14,37 +14,6 @@ from thespian.actors import ActorExitRequest, ChildActorExited, InvalidActorAddr
 from actors.runtime import LoopActor, Performed, PerformFailed
 from tests.actor_systems import Caller, Echo, Recorder, RunOn, actor_system, on_each_loop, until
 
-# Time
-
-
-class LongWorker(LoopActor):
-    """Works until it is told that it has worked long enough, and goes on when others had their turn."""
-
-    def __init__(self) -> None:
-        self.turns = 0
-
-    def receiveMessage(self, message: Any, sender: Any) -> None:
-        while not self.is_overdue():
-            pass
-        self.turns += 1
-        if self.turns < 3:
-            self.call_after(0, message)
-
-
-@on_each_loop
-def test_a_handler_with_much_to_do_goes_on_after_the_loop_has_turned(run: RunOn) -> None:
-    async def main() -> None:
-        with actor_system() as (system, base):
-            address = system.createActor(LongWorker)
-            system.tell(address, "work")
-            for turns in (1, 2, 3):
-                await until(lambda: address.instance.turns >= turns)  # noqa: B023
-                assert address.instance.turns == turns
-            assert base.longest_burst_milliseconds < 1000
-
-    run(main)
-
-
 # Failing
 
 

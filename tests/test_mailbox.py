@@ -98,20 +98,6 @@ def test_a_burst_ends_after_its_time() -> None:
     assert events.seen == list(range(MESSAGES_BETWEEN_CLOCK_READINGS))
 
 
-def test_a_handler_can_see_when_its_burst_has_had_its_time() -> None:
-    events = Events(burst_seconds=0.001)
-    seen: list[bool] = []
-
-    def look(message: Any, sender: Any) -> None:
-        while not events.mailbox.is_overdue():
-            seen.append(False)
-        seen.append(True)
-
-    events.put(1, receiver=Receiver(look))
-    events.mailbox.burst()
-    assert len(seen) > 1 and seen[-1]
-
-
 def test_a_burst_within_a_burst_does_nothing() -> None:
     events = Events()
     events.put(1, receiver=Receiver(lambda message, sender: events.mailbox.burst()))

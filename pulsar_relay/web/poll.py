@@ -205,13 +205,15 @@ class PollEndpoints:
         """
         loop = asyncio.get_running_loop()
         sink = PollSink(loop.create_future())
-        subscriber = self._relay.open_subscriber(sink, "poll", completes=True, max_messages=request.limit)
+        subscribe = Subscribe(wanted, client_id=request.client_id)
+        subscriber = self._relay.open_subscriber(
+            sink, "poll", completes=True, max_messages=request.limit, subscribe=subscribe
+        )
         waiting = WaitingPoll(subscriber, sink, request.topics)
         self._waiters.enter(request.topics, caller.scope)
         self._connections.add(waiting)
         caller.enter(waiting)
         timer = loop.call_at(deadline, waiting.go_away)
-        subscriber.tell(Subscribe(wanted, client_id=request.client_id))
         try:
             await sink.done
         finally:
