@@ -473,15 +473,11 @@ def test_a_poll_is_answered_soon_after_its_time_although_valkey_hangs(
 def test_a_failed_subscriber_is_a_500_and_logged_once(
     make_relay: MakeRelay, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, topic: str
 ) -> None:
-    real = SubscriberActor.receiveMessage
-
-    def fail(self: SubscriberActor, message: Any, sender: Any) -> None:
-        if type(message).__name__ == "Subscribe":
-            raise ZeroDivisionError("a secret")
-        real(self, message, sender)
+    def fail(self: SubscriberActor, subscribe: Any) -> None:
+        raise ZeroDivisionError("a secret")
 
     relay = make_relay()
-    monkeypatch.setattr(SubscriberActor, "receiveMessage", fail)
+    monkeypatch.setattr(SubscriberActor, "on_subscribe", fail)
     body: dict[str, Any] = {"topics": [topic], "timeout": 60}
     answer = requests.post(relay.url + PATH, json=body, timeout=WAIT_SECONDS)
     assert (answer.status_code, answer.json()["error"]) == (500, "internal_error")
