@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import secrets
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -27,10 +28,12 @@ from benchmarks.load.receiving import Subscriber, connect_all
 from benchmarks.messages import FIRST, payload
 from benchmarks.valkeys import BenchValkey
 from pulsar_relay.server import Worker
-from pulsar_relay.settings import Settings
+from pulsar_relay.settings import AuthSettings, Settings
 
 BASELINE = Path(__file__).parent / "guard.json"
 TOLERANCE = 0.15
+ACCOUNTS_MAY_COST: Mapping[str, float] = {"publish": 1.15, "fetch": 1.2}
+"""With accounts, of the instructions without. A poll is also counted as one that waits, and as a guest."""
 WARM_UP = 10
 REPETITIONS = 40
 """The least of so many: what timers do meanwhile, and a burst that its time bound splits, only ever add."""
@@ -134,11 +137,19 @@ class Client:
 class MainPaths:
     """The steps that are counted, on a worker that listens on `port`."""
 
-    def __init__(self, port: int, client: Client) -> None:
+    def __init__(self, port: int, client: Client, login: bytes = b"") -> None:
         self._port = port
         self._client = client
-        self._dialect = RelayDialect()
+        self._dialect = RelayDialect(login)
         self._number = FIRST
+
+    async def costs_for_a_user(self) -> dict[str, Cost]:
+        """Of what today's clients do all day, with an access token."""
+        to_quiet = self._publish_to("quiet")
+        publish = await count(to_quiet)
+        for _ in range(PAGE_MESSAGES):
+            await to_quiet()
+        return {"publish": publish, "fetch": await count(self._fetch("quiet"))}
 
     async def costs(self) -> dict[str, Cost]:
         to_quiet = self._publish_to("quiet")
@@ -207,6 +218,37 @@ async def measure(valkey: BenchValkey) -> dict[str, Cost]:
         await worker.stop()
 
 
+async def measure_for_a_user(valkey: BenchValkey) -> dict[str, Cost]:
+    """The same with accounts, by name, as far as users' costs are others."""
+    secret = secrets.token_hex(32)
+    auth = AuthSettings(
+        mode="accounts", jwt_secret=secret, bootstrap_username="bench", bootstrap_password=secret
+    )
+    worker = Worker(dataclasses.replace(_settings(valkey), auth=auth))
+    ports = await worker.start()
+    client = await Client.connect(ports.api)
+    try:
+        login = await _login(worker)
+        return await MainPaths(ports.api, client, login).costs_for_a_user()
+    finally:
+        client.close()
+        await worker.stop()
+
+
+async def _login(worker: Worker) -> bytes:
+    """The header that shows who one is, once the worker knows its admin."""
+    accounts = worker.accounts
+    assert accounts is not None
+    is_known = asyncio.Event()
+    accounts.roster.listen(is_known.set)
+    async with asyncio.timeout(30):
+        while not accounts.roster.users or not accounts.roster.is_confirmed:
+            is_known.clear()
+            await is_known.wait()
+    (user,) = accounts.roster.users.values()
+    return b"Authorization: Bearer %b\r\n" % accounts.tokens.issue(user).text.encode()
+
+
 def _settings(valkey: BenchValkey) -> Settings:
     """What runs by the clock, and can be told, is told to wait: nobody answers a ping here, for one."""
     settings = Settings()
@@ -220,8 +262,11 @@ def _settings(valkey: BenchValkey) -> Settings:
     )
 
 
-def run() -> dict[str, Cost]:
-    """`measure`, on a Valkey and a loop of its own."""
+Measure = Callable[[BenchValkey], Coroutine[Any, Any, dict[str, Cost]]]
+
+
+def run(measure: Measure = measure) -> dict[str, Cost]:
+    """On a Valkey and a loop of their own."""
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         valkey = BenchValkey(Path(directory), frozenset(), "memory")
         try:
@@ -255,6 +300,11 @@ def changes(accepted: Mapping[str, Cost], costs: Mapping[str, Cost]) -> dict[str
         for measure in ("instructions", "c_calls")
     }
     return {what: change for what, change in found.items() if abs(change) > TOLERANCE}
+
+
+def cost_of_accounts(without: Mapping[str, Cost], users: Mapping[str, Cost]) -> dict[str, float]:
+    """By path, how many instructions it takes with accounts, of those without."""
+    return {path: cost.instructions / without[path].instructions for path, cost in users.items()}
 
 
 def _python() -> str:

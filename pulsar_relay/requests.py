@@ -42,8 +42,7 @@ NDJSON = frozenset({"application/x-ndjson", "application/ndjson", "application/j
 """No name is registered for it: these are the ones in use."""
 
 
-@dataclass(frozen=True, slots=True)
-class PollRequest:
+class PollRequest(msgspec.Struct, frozen=True):
     """`since` is topic to cursor text, never empty, None for a poll without cursors.
 
     It may name topics that are not asked for; that it names any at all shows a client that keeps cursors, so

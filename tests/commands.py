@@ -126,7 +126,13 @@ class CommandLine:
 
     def __init__(self, url: str, directory: Path) -> None:
         self.url = url
-        self._variables = {"PULSAR_RELAY_URL": url, "COLUMNS": "120", "TERM": "xterm"}
+        state = str(directory / "state")
+        self._variables = {
+            "PULSAR_RELAY_URL": url,
+            "XDG_STATE_HOME": state,
+            "COLUMNS": "120",
+            "TERM": "xterm",
+        }
         self.directory = directory
 
     def run(

@@ -16,8 +16,8 @@ from pulsar_relay.cli import commands
 from tests.commands import CommandLine, refusal
 
 COMMANDS = [
-    *("serve", "publish", "subscribe", "topics"),
-    *("tail", "trim", "consumers", "stats"),
+    *("serve", "login", "logout", "publish", "subscribe", "topics"),
+    *("tail", "trim", "consumers", "users", "keys", "grants", "sessions", "stats"),
     *("valkey", "store", "doctor", "backup", "restore", "migrate", "config"),
 ]
 

@@ -41,6 +41,14 @@ def test_a_request_that_is_read_ten_times_is_noticed(monkeypatch: pytest.MonkeyP
     assert "fetch instructions" not in changes
 
 
+@pytest.mark.timeout(180)
+def test_accounts_cost_little_beside_what_publishing_and_polling_cost() -> None:
+    shares = guard.cost_of_accounts(guard.run(), guard.run(guard.measure_for_a_user))
+    assert shares.keys() == guard.ACCOUNTS_MAY_COST.keys()
+    for path, share in shares.items():
+        assert 1 < share <= guard.ACCOUNTS_MAY_COST[path], path
+
+
 def test_a_change_beyond_the_tolerance_is_named_in_either_direction() -> None:
     costs = {"publish": Cost(11_600, 300), "delivery": Cost(300, 8)}
     assert guard.changes(ACCEPTED, costs) == pytest.approx(

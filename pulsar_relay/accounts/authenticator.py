@@ -67,18 +67,19 @@ class Authenticator:
     def recall(self, shown: str) -> Principal | None:
         """The same at once for what was shown before and of which nothing has changed; None for all else."""
         principal = self._recalled.get(shown)
-        if principal is None:
-            return None
+        return principal if principal is not None and self.vouches(principal) else None
+
+    def vouches(self, principal: Principal) -> bool:
+        """Whether what this principal has shown before would be taken again: nothing of it has changed."""
         roster, user, token, key = self._roster, principal.user, principal.token, principal.key
         if roster.users.get(user.user_id) is not user or not roster.is_confirmed:
-            return None
+            return False
         if token is not None:
-            is_good = token.jti not in roster.denied and token.expires_at > self._now()
-            return principal if is_good else None
+            return token.jti not in roster.denied and token.expires_at > self._now()
         if key is None or roster.api_keys.get(key.key_id) is not key or not _lasts(key, self._now()):
-            return None
+            return False
         self._on_key_used(key.key_id)
-        return principal
+        return True
 
     def standing(self, principal: Principal) -> str | None:
         """Why what this principal has open must end, a row of the error table; None while it may go on.

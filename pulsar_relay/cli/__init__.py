@@ -17,12 +17,18 @@ from pulsar_relay import __version__
 _SUMMARIES: Mapping[str, str] = MappingProxyType(
     {
         "serve": "Run a relay.",
+        "login": "Log in at a relay, for all commands.",
+        "logout": "Log out again.",
         "publish": "Publish a message, or many from standard input.",
         "subscribe": "Print messages as they come, or those that are there.",
         "topics": "List topics, look at one, or delete one.",
         "tail": "Print a topic's newest messages.",
         "trim": "Remove messages from a topic, once.",
         "consumers": "List clients with a name, look at one, or delete one.",
+        "users": "List, make, change and delete users; the way back in.",
+        "keys": "List, make and revoke API keys.",
+        "grants": "Let others read or write your topics.",
+        "sessions": "List and end logins.",
         "stats": "Show what a relay and its topics do.",
         "valkey": "Run a command of Valkey's own on the store.",
         "store": "Look at the store, or go on with another one.",

@@ -1,10 +1,12 @@
-"""Where a relay is: its base URL, and the URLs made from it."""
+"""Where a relay is, what is shown there, and the URLs made from its base URL."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import quote, urlencode, urlsplit
+
+from pulsar_relay.client.credentials import NOTHING, Credentials
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +14,7 @@ class Address:
     """A relay's base URL, without a slash at its end. A proxy may have put the relay below a path."""
 
     base: str
+    credentials: Credentials = field(default=NOTHING, compare=False)
 
     @classmethod
     def parse(cls, text: str) -> Address:

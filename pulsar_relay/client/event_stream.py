@@ -15,7 +15,7 @@ from tornado.tcpclient import TCPClient
 from pulsar_relay.client.address import Address
 from pulsar_relay.client.errors import LostError, NotARelayError
 from pulsar_relay.client.frames import Frame, read_frame
-from pulsar_relay.client.http import CONNECT_SECONDS, USER_AGENT, failure, refusal
+from pulsar_relay.client.http import CONNECT_SECONDS, USER_AGENT, bearing, failure, refusal
 
 SILENCE_SECONDS = 90.0
 """A stream without so much as a comment for this long is dead."""
@@ -84,7 +84,8 @@ class EventTransport:
 
     async def _chunks(self, stream: IOStream, target: str) -> AsyncGenerator[bytes]:
         response = _Response()
-        reading = asyncio.create_task(self._exchange(stream, target, response))
+        shown = bearing(await self._address.credentials.shown())
+        reading = asyncio.create_task(self._exchange(stream, target, shown, response))
         try:
             while True:
                 async with asyncio.timeout(self._silence_seconds):
@@ -105,14 +106,16 @@ class EventTransport:
             raise NotARelayError("what came is no stream of events.")
         raise LostError("the stream of events ended.")
 
-    async def _exchange(self, stream: IOStream, target: str, response: _Response) -> None:
+    async def _exchange(
+        self, stream: IOStream, target: str, shown: Mapping[str, str], response: _Response
+    ) -> None:
         """Ask, then read to the end; the end is a None among the chunks."""
         host, port = self._address.host_and_port
         connection = HTTP1Connection(
             stream, True, HTTP1ConnectionParameters(no_keep_alive=True, max_body_size=ENDLESS_BYTES)
         )
         headers = HTTPHeaders(
-            {"Host": f"{host}:{port}", "Accept": "text/event-stream", "User-Agent": USER_AGENT}
+            {"Host": f"{host}:{port}", "Accept": "text/event-stream", "User-Agent": USER_AGENT, **shown}
         )
         try:
             await connection.write_headers(RequestStartLine("GET", target, "HTTP/1.1"), headers)

@@ -39,7 +39,7 @@ _PASSING_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A successful answer."""
+    """An answer; what `HttpClient.request` returns is a successful one."""
 
     status: int
     headers: HTTPHeaders
@@ -79,12 +79,31 @@ class HttpClient:
         also: Container[int] = (),
     ) -> Answer:
         """Send one request and return its answer, if the status is 2xx or one of `also`. Raises ClientError;
-        never tries twice.
+        never tries twice, but where it was turned away for what it showed, and there is something better.
         """
+        credentials = self.address.credentials
+        shown = await credentials.shown()
+        answer = await self._fetch(method, url, shown, timeout_seconds, body, headers)
+        if answer.status == 401 and shown is not None and await credentials.renewed(shown):
+            shown = await credentials.shown()
+            answer = await self._fetch(method, url, shown, timeout_seconds, body, headers)
+        if not 200 <= answer.status < 300 and answer.status not in also:
+            raise refusal(self.address, answer.status, answer.headers, answer.body)
+        return answer
+
+    async def _fetch(
+        self,
+        method: str,
+        url: str,
+        shown: str | None,
+        timeout_seconds: float,
+        body: bytes | None,
+        headers: Mapping[str, str] | None,
+    ) -> Answer:
         request = HTTPRequest(
             url,
             method,
-            headers=HTTPHeaders({"Content-Type": "application/json", **(headers or {})}),
+            headers=HTTPHeaders({"Content-Type": "application/json", **bearing(shown), **(headers or {})}),
             body=body,
             connect_timeout=min(CONNECT_SECONDS, timeout_seconds),
             request_timeout=timeout_seconds,
@@ -97,8 +116,6 @@ class HttpClient:
             response = await self._client.fetch(request, raise_error=False)
         except (HTTPClientError, OSError) as error:
             raise failure(self.address, error, timeout_seconds) from error
-        if not 200 <= response.code < 300 and response.code not in also:
-            raise refusal(self.address, response.code, response.headers, response.body)
         return Answer(response.code, response.headers, response.body)
 
     def url_of(self, answered_path: str) -> str:
@@ -107,6 +124,11 @@ class HttpClient:
 
     def close(self) -> None:
         self._client.close()
+
+
+def bearing(shown: str | None) -> Mapping[str, str]:
+    """The header that shows this access token or API key."""
+    return {} if shown is None else {"Authorization": f"Bearer {shown}"}
 
 
 def failure(address: Address, error: BaseException, timeout_seconds: float = CONNECT_SECONDS) -> ClientError:

@@ -16,13 +16,14 @@ from itertools import chain, repeat
 from typing import Protocol
 
 from tornado.httpclient import HTTPClientError, HTTPRequest
+from tornado.httputil import HTTPHeaders
 from tornado.websocket import WebSocketClosedError, WebSocketError, websocket_connect
 
 from pulsar_relay.client.address import Address
 from pulsar_relay.client.errors import ClientError, LostError, NotARelayError, RefusedError
 from pulsar_relay.client.event_stream import EventTransport as EventTransport
 from pulsar_relay.client.frames import Frame, PositionFrame, read_frame, read_poll
-from pulsar_relay.client.http import CONNECT_SECONDS, USER_AGENT, HttpClient, failure, refusal
+from pulsar_relay.client.http import CONNECT_SECONDS, USER_AGENT, HttpClient, bearing, failure, refusal
 
 PING_SECONDS = 20.0
 """A WebSocket whose relay leaves a ping unanswered this long is dead."""
@@ -47,6 +48,7 @@ class WebSocketTransport:
     async def frames(self, cursors: Mapping[str, str], epochs: Mapping[str, str]) -> AsyncGenerator[Frame]:
         request = HTTPRequest(
             self._address.websocket_url(),
+            headers=HTTPHeaders(bearing(await self._address.credentials.shown())),
             connect_timeout=CONNECT_SECONDS,
             request_timeout=CONNECT_SECONDS,
             user_agent=USER_AGENT,

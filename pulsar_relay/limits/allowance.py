@@ -96,18 +96,23 @@ class Allowances:
 
     def take_now(self, who: str, cost: int = 1) -> Verdict | None:
         """The same at once, from what this worker has at hand; None where that is for `take` to wait for."""
-        size, cost = self._slice, min(cost, self.rate.count)
+        size = self._slice
         if size == 1 or cost > size:
             return None
         now = self._now()
-        one = self._of(who, now)
+        one = self._recent.get(who)
+        if one is None or now >= self._rotate_at:
+            one = self._of(who, now)
         if one.refused_until > now:
             return self._refused(one, now, one.refused_until - now)
-        one.give_up_old(now)
-        if one.tokens - cost < -size:
+        left = one.tokens
+        if left > 0 and now - one.taken_at > KEPT_SECONDS:
+            left = 0
+        left -= cost
+        if left < -size:
             return None
-        one.tokens -= cost
-        if one.tokens <= size // 2:
+        one.tokens = left
+        if left <= size // 2:
             self._refilling(who, one)
         return self._allowed(one, now)
 
@@ -161,8 +166,13 @@ class Allowances:
             one.asking = None
 
     def _allowed(self, one: Allowance, now: float) -> Verdict:
-        remaining = min(self.rate.count, max(0, one.left + one.tokens))
-        return Verdict(True, self.rate.count, remaining, max(0.0, one.full_at - now))
+        # Each request comes by here; every call counts.
+        most, remaining, reset_seconds = self.rate.count, one.left + one.tokens, one.full_at - now
+        if remaining > most:
+            remaining = most
+        elif remaining < 0:
+            remaining = 0
+        return Verdict(True, most, remaining, max(0.0, reset_seconds))
 
     def _refused(self, one: Allowance, now: float, wait_seconds: float) -> Verdict:
         reset_seconds = max(wait_seconds, one.full_at - now)

@@ -55,12 +55,13 @@ class _Holding:
     about it, holds `lock`; `interested` counts them and those who wait to.
     """
 
-    __slots__ = ("held", "interested", "lock", "taken")
+    __slots__ = ("held", "interested", "lock", "most_idle", "taken")
 
     def __init__(self) -> None:
         self.held = 0
         self.taken = 0
         self.interested = 0
+        self.most_idle = 0
         self.lock = asyncio.Lock()
 
 
@@ -93,7 +94,9 @@ class Seats:
         if self.limit is None:
             return Seat(None, who)
         holding = self._holdings.get(who)
-        if holding is None or holding.interested or holding.taken >= min(holding.held, self.limit):
+        if holding is None or holding.interested:
+            return None
+        if holding.taken >= holding.held or holding.taken >= self.limit:
             return None
         holding.taken += 1
         return Seat(self, who)
@@ -119,9 +122,7 @@ class Seats:
             return  # all were given back at the end
         holding.taken -= 1
         # The first that goes back takes along all that are left by the time it goes.
-        # One seat more than is spare: that of a poll, say, which comes again and is the only one.
-        most_idle = self._spare + 1 if self._spare else 0
-        if not holding.interested and holding.held - holding.taken > most_idle:
+        if holding.held - holding.taken > holding.most_idle and not holding.interested:
             task = asyncio.ensure_future(self._settle(who))
             self._returns.add(task)
             task.add_done_callback(self._returns.discard)
@@ -160,7 +161,10 @@ class Seats:
 
     async def _ask(self, who: str, holding: _Holding, needed: int) -> None:
         limit = holding.taken if self.limit is None else self.limit
-        wanted = needed + self._spare if needed else 0
+        spare = self._spare
+        wanted = needed + spare if needed else 0
+        # One more than is spare: the seat of a poll, say, which comes again and is the only one.
+        holding.most_idle = spare + 1 if spare else 0
         key = f"relay:seats:{self._kind}:{who}"
         args = (self._worker, wanted, holding.taken, limit, round(LEASE_SECONDS * 1000))
         try:

@@ -24,9 +24,9 @@ class Verdict(msgspec.Struct, frozen=True):
     def headers(self) -> Mapping[str, str]:
         """For the answer, also for one that is allowed. Times are whole seconds, rounded up."""
         told = {
-            "X-RateLimit-Limit": str(self.limit),
-            "X-RateLimit-Remaining": str(max(0, self.remaining)),
-            "X-RateLimit-Reset": str(math.ceil(self.reset_seconds)),
+            "X-RateLimit-Limit": f"{self.limit}",
+            "X-RateLimit-Remaining": f"{self.remaining}",
+            "X-RateLimit-Reset": f"{math.ceil(self.reset_seconds)}",
         }
         if not self.is_allowed:
             told["Retry-After"] = str(max(1, math.ceil(self.retry_after_seconds)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from pulsar_relay.accounts.accounts import Accounts
+from pulsar_relay.accounts.authenticator import RECALLED
 from pulsar_relay.accounts.principal import Principal
 from pulsar_relay.errors import RelayError
 from pulsar_relay.web.caller import ANYBODY, AnybodyAt, Caller, Stranger, UserCaller
@@ -60,6 +61,8 @@ class AccountsGate:
         self._accounts = accounts
         self._authenticator = accounts.authenticator
         self._guests = guests
+        self._callers: dict[str, UserCaller] = {}
+        """By the header that they show, as it was sent, so that it need not be taken apart each time."""
 
     def recall(self, shown: str | None, address: str) -> Caller | None:
         if shown is None:
@@ -75,22 +78,31 @@ class AccountsGate:
     def _stranger(self, address: str) -> Caller:
         return Stranger(self._accounts, self._guests, address)
 
-    def _caller(self, principal: Principal) -> Caller:
+    def _caller(self, principal: Principal) -> UserCaller:
         return UserCaller(principal, self._accounts, self._guests)
 
     def guard(self, endpoint: Endpoint, needs: str) -> Endpoint:
-        recall, authenticate = self._authenticator.recall, self._authenticator.authenticate
-        accounts, guests = self._accounts, self._guests
+        callers, vouches = self._callers, self._authenticator.vouches
 
         async def answer_user(request: Request) -> Answer:
-            shown = bearer(request.headers.get("authorization"))
-            if shown is None:
-                return await self._answer_stranger(endpoint, request)
-            principal = recall(shown) or await authenticate(shown)
-            principal.require(needs)
-            return await endpoint(request.by(UserCaller(principal, accounts, guests)))
+            authorization = request.headers.get("authorization", "")
+            caller = callers.get(authorization)
+            if caller is None or not vouches(caller.principal):
+                shown = bearer(authorization)
+                if shown is None:
+                    return await self._answer_stranger(endpoint, request)
+                caller = self._caller(await self._authenticator.authenticate(shown))
+                self._remember(authorization, caller)
+            caller.principal.require(needs)
+            return await endpoint(request.by(caller))
 
         return answer_user
+
+    def _remember(self, authorization: str, caller: UserCaller) -> None:
+        self._callers.pop(authorization, None)
+        while len(self._callers) >= RECALLED:
+            del self._callers[next(iter(self._callers))]
+        self._callers[authorization] = caller
 
     async def _answer_stranger(self, endpoint: Endpoint, request: Request) -> Answer:
         try:

@@ -44,13 +44,16 @@ class Guest(Protocol):
 class _Party:
     """All guests of one principal."""
 
-    __slots__ = ("guests", "is_over", "is_warned", "principal")
+    __slots__ = ("expires", "guests", "is_over", "is_warned", "principal", "sound_at")
 
     def __init__(self, principal: Principal | None) -> None:
         self.principal = principal
         self.guests: dict[int, Guest] = {}
         self.is_warned = False
         self.is_over = False
+        self.expires = principal is not None and principal.expires_at is not None
+        self.sound_at = -1
+        """The roster's change after which the principal was found to be in good standing."""
 
 
 class Guests:
@@ -65,7 +68,8 @@ class Guests:
         self._turn: asyncio.TimerHandle | None = None
         self._look: asyncio.TimerHandle | None = None
         self._looked_at = float("-inf")
-        accounts.roster.listen(self._look_soon)
+        self._changes = 0
+        accounts.roster.listen(self._on_change)
 
     def __len__(self) -> int:
         return sum(len(party.guests) for party in self._parties.values())
@@ -82,7 +86,12 @@ class Guests:
         if party.is_warned and principal is not None and principal.expires_at is not None:
             guest.warn(principal.expires_at)
         # What was taken away between its request and now was told to those who were here.
-        if self._standing(principal) is not None or not self._may_read_all(principal, guest):
+        if party.sound_at != self._changes:
+            if self._standing(principal) is not None:
+                self._look_soon()
+                return
+            party.sound_at = self._changes
+        if not self._may_read_all(principal, guest):
             self._look_soon()
 
     def leave(self, guest: Guest, principal: Principal | None) -> None:
@@ -92,7 +101,7 @@ class Guests:
             return
         party.guests.pop(id(guest), None)
         # Of a token that expires the party stays till then: its place in the queue is used by the next poll.
-        if not party.guests and (principal is None or principal.expires_at is None):
+        if not party.guests and not party.expires:
             self._end(party)
 
     def stop(self) -> None:
@@ -103,6 +112,10 @@ class Guests:
         self._turn = self._look = None
 
     # What changes
+
+    def _on_change(self) -> None:
+        self._changes += 1
+        self._look_soon()
 
     def _look_soon(self) -> None:
         if self._look is None:

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import attrgetter
 
 from actors.ports import Notice
@@ -159,8 +159,10 @@ class PollEndpoints:
         if told is None:
             told = await limiter.charge("read", who)
         seat = limiter.take_poll_now(who) or await limiter.take_poll(who)
-        with seat:
+        try:
             return await self._answer(request, caller, cookies, told)
+        finally:
+            seat.leave()
 
     async def _answer(
         self, request: PollRequest, caller: Caller, cookies: str | None, told: Mapping[str, str]
@@ -230,7 +232,7 @@ def reached(request: PollRequest, caller: Caller) -> PollRequest:
     topics = list(dict.fromkeys([caller.reach(name, READ) for name in request.topics]))
     since = request.since and {caller.inside(name): cursor for name, cursor in request.since.items()}
     client_id = None if request.client_id is None else caller.client(request.client_id)
-    return replace(request, topics=topics, since=since, client_id=client_id)
+    return PollRequest(topics, since, request.timeout_seconds, request.limit, client_id)
 
 
 @dataclass(frozen=True, slots=True)
