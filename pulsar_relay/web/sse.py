@@ -248,10 +248,7 @@ class StreamHandler(ApiHandler):
         caller = await self.gate.admit(shown, self.client_address)
         if caller.principal is not None:
             caller.require(READ)
-        last_event_id = self.request.headers.get("Last-Event-ID")
-        request = streams.reader.stream_query(self.request.query_arguments, last_event_id)
-        if caller is not ANYBODY:
-            request = reached(request, caller)
+        request = self._asked(caller)
         if not streams.relay.is_accepting:
             raise RelayError("shutting_down")
         told = await self.limiter.charge("read", caller.counted_as)
@@ -275,6 +272,17 @@ class StreamHandler(ApiHandler):
         beginning = _head(told, is_chunked=is_chunked)
         make = EventStream if is_chunked else UnchunkedEventStream
         await hand_over(connection, make(streams, request, caller, seat, beginning=beginning, unread=unread))
+
+    def _asked(self, caller: Caller) -> StreamRequest:
+        last_event_id = self.request.headers.get("Last-Event-ID")
+        try:
+            request = self.streams.reader.stream_query(self.request.query_arguments, last_event_id)
+            return request if caller is ANYBODY else reached(request, caller)
+        except RelayError as error:
+            if caller is ANYBODY or caller.principal is not None or error.kind.is_retryable:
+                raise
+            # As at the gate: whatever is wrong with the request, first of all it is nobody's.
+            raise RelayError("unauthenticated") from None
 
 
 def reached(request: StreamRequest, caller: Caller) -> StreamRequest:
