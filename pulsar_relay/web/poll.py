@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,8 +32,8 @@ class Waiters:
 
     def __init__(self) -> None:
         self.active = 0
-        self.topics: Counter[str] = Counter()
-        self.scopes: Counter[str] = Counter()
+        self.topics: defaultdict[str, int] = defaultdict(int)
+        self.scopes: defaultdict[str, int] = defaultdict(int)
 
     def enter(self, topics: Collection[str], scope: str) -> None:
         self.active += 1
