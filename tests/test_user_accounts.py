@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pulsar_relay.account_answers import UserAnswer, UsersStatsAnswer
+from pulsar_relay.web import user_accounts
 from tests.account_relays import ADMIN, AccountRelay
 from tests.account_relays import account_relay as account_relay
 
@@ -152,6 +153,25 @@ def test_a_deleted_user_is_gone_and_oneself_cannot_be(account_relay: AccountRela
     own = account_relay.ask("GET", "/auth/me", token).json()["user_id"]
     refused = account_relay.ask("DELETE", f"/auth/users/{own}", token)
     assert (refused.status_code, refused.json()["detail"]) == (400, "Cannot delete your own user account")
+
+
+@pytest.mark.parametrize("count", [5, 6, 7])
+def test_of_many_topics_all_are_told_and_all_go_with_their_owner(
+    account_relay: AccountRelay, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.setattr(user_accounts, "TOPICS_AT_ONCE", 3)
+    user = account_relay.new_user("read", "write")
+    token = account_relay.token(user["username"], user["password"])
+    names = [f"topic-{number}" for number in range(count)]
+    for name in names:
+        made = account_relay.ask("POST", "/api/v1/topics", token, json={"topic_name": name})
+        assert made.status_code == 201
+    assert account_relay.ask("GET", "/auth/me", token).json()["owned_topics"] == names
+    gone = account_relay.ask("DELETE", f"/auth/users/{user['user_id']}", account_relay.token())
+    assert gone.status_code == 204
+    worker = account_relay.worker
+    left = worker.wait(user_accounts.OwnedTopics(worker.worker.relay).names(user["user_id"]))
+    assert left == []
 
 
 def test_a_users_address_knows_no_other_methods(account_relay: AccountRelay) -> None:

@@ -17,8 +17,8 @@ from pulsar_relay.relay import Relay
 from pulsar_relay.web.account_answer import json_answer, nothing, time_text
 from pulsar_relay.web.endpoint import Answer, Request
 
-MOST_TOPICS = 1000
-"""Of a user that are told."""
+TOPICS_AT_ONCE = 1000
+"""Asked of the store."""
 USERS_AT_ONCE = 50
 """Of a list, whose topics are asked for at the same time."""
 
@@ -30,11 +30,18 @@ class OwnedTopics:
         self._relay = relay
 
     async def names(self, owner_id: str) -> Sequence[str]:
-        """In alphabetical order, at most `MOST_TOPICS`."""
+        """All, in alphabetical order."""
         prefix = f"{owner_id}/"
-        # They are in alphabetical order, so a user's stand together.
-        topics = await self._relay.topics(prefix, MOST_TOPICS)
-        return [topic.removeprefix(prefix) for topic in topics if topic.startswith(prefix)]
+        names: list[str] = []
+        after, is_last = prefix, False
+        while not is_last:
+            page = await self._relay.topics(after, TOPICS_AT_ONCE)
+            # They are in alphabetical order, so a user's stand together.
+            own = [topic.removeprefix(prefix) for topic in page if topic.startswith(prefix)]
+            names += own
+            is_last = len(own) < TOPICS_AT_ONCE
+            after = page[-1] if page else after
+        return names
 
     async def require(self, owner_id: str, name: str) -> None:
         """`topic_not_found` if the owner has none of this name."""
