@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pulsar_relay.account_answers import GrantsAnswer
+from pulsar_relay.accounts.access import NOTHING, Grant
+from pulsar_relay.accounts.grants import Grantee
 from tests.account_relays import AccountRelay
 from tests.account_relays import account_relay as account_relay
 from tests.valkeys import RealValkey
@@ -49,6 +52,37 @@ def test_another_asks_of_their_own_topic_of_that_name(account_relay: AccountRela
     account_relay.ask("POST", PATH, tokens[0], json={"user_id": other["user_id"]})
     theirs = account_relay.ask("GET", PATH, tokens[1])
     assert (theirs.json()["owner_id"], theirs.json()["permissions"]) == (other["user_id"], [])
+
+
+def test_a_grant_that_meets_the_deletion_of_its_topic_is_gone_with_it(
+    account_relay: AccountRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = account_relay.new_user("read", "write")
+    owner_id, token = user["user_id"], account_relay.token(user["username"], user["password"])
+    worker = account_relay.worker.worker
+    assert worker.accounts is not None
+    grants, relay = worker.accounts.grants, worker.relay
+    grant, delete = grants.set, relay.delete
+
+    async def granted_and_deleted(topic: str) -> None:
+        await grant(owner_id, "jobs", Grantee("public"), ["write"])
+        await delete(topic)
+
+    async def deleted_and_granted(*args: Any) -> Grant:
+        await delete(f"{owner_id}/jobs")
+        return await grant(*args)
+
+    make_topic(account_relay, token)
+    with monkeypatch.context() as patched:
+        patched.setattr(relay, "delete", granted_and_deleted)
+        assert account_relay.ask("DELETE", "/api/v1/topics/jobs", token).status_code == 204
+    assert grants.known(owner_id, "jobs") == NOTHING
+    make_topic(account_relay, token)
+    with monkeypatch.context() as patched:
+        patched.setattr(grants, "set", deleted_and_granted)
+        answer = account_relay.ask("POST", PATH, token, json={"to": "public"})
+        assert (answer.status_code, answer.json()["error"]) == (404, "topic_not_found")
+    assert grants.known(owner_id, "jobs") == NOTHING
 
 
 def test_a_topic_whose_grants_cannot_be_taken_back_now_is_not_deleted_and_that_is_told(

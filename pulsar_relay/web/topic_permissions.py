@@ -42,6 +42,13 @@ class GrantEndpoints:
         asked = self._reader.new_grant(request.plain_body(), request.headers.get("content-type"))
         grantee = await self._grantee(asked)
         grant = await self._accounts.grants.set(owner_id, topic, Grantee(grantee), asked.actions)
+        try:
+            await self._topics.require(owner_id, topic)
+        except RelayError as error:
+            if error.code == "topic_not_found":
+                # Deleted meanwhile, and its grants with it, but for this one.
+                await self._accounts.grants.forget(owner_id, topic)
+            raise
         self._write(Deed.GRANT, request, principal, topic, grantee, asked.actions)
         return json_answer(self._told(owner_id, topic, grant))
 

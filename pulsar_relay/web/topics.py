@@ -134,17 +134,23 @@ class TopicHandler(ApiHandler):
 
     async def delete(self, name: str) -> None:
         topic = self.caller.own(existing(name), WRITE)
-        if self.accounts is not None:
-            # First: to who may write it a topic that is gone would come back with the next message.
-            try:
-                await self.accounts.grants.forget(*topic.split("/"))
-            except StoreError as error:
-                raise RelayError(error.code) from error
+        # First: to who may write it a topic that is gone would come back with the next message. And once
+        # more, for what was granted meanwhile.
+        await self._forget_grants(topic)
         await self.relay.delete(topic)
+        await self._forget_grants(topic)
         _note(self, Deed.DELETE_TOPIC, topic)
         self.set_status(204)
         self.clear_header("Content-Type")
         self.finish()
+
+    async def _forget_grants(self, topic: str) -> None:
+        if self.accounts is None:
+            return
+        try:
+            await self.accounts.grants.forget(*topic.split("/"))
+        except StoreError as error:
+            raise RelayError(error.code) from error
 
     async def _statistics(self) -> dict[str, Any]:
         """The statistics' address is also that of a topic of this name: if there is one, both are told."""
