@@ -61,6 +61,8 @@ class RelayDialect:
     login: bytes = b""
     """Headers that every request needs."""
     subprotocols: str = ""
+    client_id: str = ""
+    """What the predecessor's WebSockets must say, and it does nothing with."""
     page_messages: int = 1000
     """Most messages in one poll's answer; 0: the target decides, and has no such field."""
 
@@ -86,9 +88,8 @@ class RelayDialect:
 
     def websocket(self, topics: Sequence[str], since: str = "latest") -> Subscription:
         frame: dict[str, object] = {"type": "subscribe", "topics": list(topics), "offset": since}
-        if self.subprotocols:
-            # The predecessor wants one, and does nothing with it.
-            frame["client_id"] = "bench"
+        if self.client_id:
+            frame["client_id"] = self.client_id
         text = json.dumps(frame, separators=(",", ":")).encode()
         return Subscription(self.open_websocket(), text_frame(text), b'"subscribed"')
 
@@ -98,7 +99,7 @@ class RelayDialect:
 
     def sse(self, topics: Sequence[str], since: str = "latest") -> Subscription:
         path = f"/api/v1/stream?topics={','.join(topics)}&since={since}"
-        head = b"GET %b HTTP/1.1\r\n" % path.encode() + HOST
+        head = b"GET %b HTTP/1.1\r\n" % path.encode() + HOST + self.login
         return Subscription(head + b"Accept: text/event-stream\r\n\r\n", b"", b"event: subscribed")
 
     def poll(self, topic: str, answer: bytes) -> bytes:

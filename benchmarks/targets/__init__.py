@@ -10,10 +10,12 @@ from benchmarks.targets.bare import BareTarget
 from benchmarks.targets.nchan import NchanTarget
 from benchmarks.targets.predecessor import PredecessorTarget
 from benchmarks.targets.relay import RelayTarget
+from benchmarks.targets.relay_accounts import RelayAccountsTarget
 from benchmarks.targets.target import Target
 
 TARGETS: Mapping[str, Callable[[Path, Placement, str], Target]] = {
     "relay": RelayTarget,
+    "relay-accounts": RelayAccountsTarget,
     "pulsar-relay-0.2.1": PredecessorTarget,
     "nchan": NchanTarget,
     "bare": BareTarget,

@@ -56,6 +56,7 @@ class PredecessorTarget:
         self.dialect = RelayDialect(
             login=f"Authorization: Bearer {token}\r\n".encode(),
             subprotocols=f"bearer, bearer.{token}",
+            client_id="bench",
             page_messages=0,
         )
         self.versions: Mapping[str, str] = {"pulsar-relay": "0.2.1", "valkey": self._valkey.version}

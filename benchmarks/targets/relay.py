@@ -8,6 +8,7 @@ import sys
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pulsar_relay
 from benchmarks.dialects import RelayDialect
@@ -19,7 +20,14 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 class RelayTarget:
-    def __init__(self, directory: Path, placement: Placement, level: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        placement: Placement,
+        level: str,
+        variables: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """`variables` are settings of its environment, besides."""
         self.valkey: BenchValkey | None = BenchValkey(directory, placement.store, level)
         self._valkey = self.valkey
         settings = {
@@ -32,7 +40,9 @@ class RelayTarget:
         }
         options = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
         command = [sys.executable, "-m", "pulsar_relay", "serve", *options]
-        self._program = Program(command, placement.worker, directory / "relay.log", {"PYTHONPATH": str(ROOT)})
+        self._program = Program(
+            command, placement.worker, directory / "relay.log", {"PYTHONPATH": str(ROOT), **variables}
+        )
         line = self._program.wait_for_log("relay: listening on ")
         found = re.search(r"listening on \S*?:(\d+)", json.loads(line)["message"])
         assert found is not None
