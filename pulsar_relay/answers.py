@@ -179,6 +179,10 @@ class HistoryAnswer(Answer):
 
 class TopicEntry(Answer):
     topic_name = _topic()
+    topic_id = fields.String(
+        required=True,
+        metadata=about("A UUID that goes with owner and name.", "0a1f0a3e-9d57-5a0e-8b0c-3f5d1b2c4e6f"),
+    )
 
 
 class KeptAnswer(Answer):

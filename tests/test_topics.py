@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -351,3 +352,18 @@ def test_the_statistics_do_not_hide_a_topic_of_their_name(alone: RunningWorker) 
     assert (both["total_topics"], both["topic_name"], both["length"]) == (1, "stats", 1)
     assert _get(alone, "/stats").json()["total_topics"] == 1
     assert _delete(alone, "stats").status_code == 204
+
+
+def test_a_topic_is_known_by_one_id_wherever_it_is_told(relay: RunningWorker, topic: str) -> None:
+    url = f"{relay.url}/api/v1/topics"
+    made = requests.post(url, json={"topic_name": topic}, timeout=WAIT_SECONDS).json()
+    assert str(uuid.UUID(made["topic_id"])) == made["topic_id"]
+    told = requests.get(f"{url}/{topic}", timeout=WAIT_SECONDS).json()
+    after = topic[:-1]
+    listed = requests.get(url, params={"after": after, "limit": 1000}, timeout=WAIT_SECONDS).json()
+    ids = {one["topic_name"]: one["topic_id"] for one in listed}
+    assert ids[topic] == told["topic_id"] == made["topic_id"]
+    assert len(set(ids.values())) == len(ids)
+    assert requests.delete(f"{url}/{topic}", timeout=WAIT_SECONDS).status_code == 204
+    again = requests.post(url, json={"topic_name": topic}, timeout=WAIT_SECONDS).json()
+    assert (again["topic_id"], again["epoch"] == made["epoch"]) == (made["topic_id"], False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 from urllib.parse import urlencode
 
@@ -22,6 +23,8 @@ from pulsar_relay.web.endpoint import Answer, Request
 from pulsar_relay.web.handler import ApiHandler
 
 STATS = "stats"
+_TOPICS = uuid.UUID("6ac1a9a4-5f0e-4f7e-9d3b-2c8f4be0d1a7")
+"""Of which topics' ids are made. Never to change."""
 
 
 class TopicListHandler(ApiHandler):
@@ -44,7 +47,7 @@ class TopicListHandler(ApiHandler):
             names = names[: query.limit]
             following = urlencode({"after": names[-1], "limit": query.limit})
             self.set_header("Link", f'<{self.request.path}?{following}>; rel="next"')
-        self.answer([{"topic_name": name} for name in names])
+        self.answer([{"topic_name": name, "topic_id": topic_id(prefix + name)} for name in names])
 
     async def post(self) -> None:
         self.caller.require(WRITE)
@@ -53,6 +56,13 @@ class TopicListHandler(ApiHandler):
         await self.relay.create(topic, terms)
         _note(self, Deed.MAKE_TOPIC, topic, terms)
         self.answer(await topic_information(self.relay, self.crew, topic, self.caller), 201)
+
+
+def topic_id(topic: str) -> str:
+    """A UUID for clients that know a topic by one. It goes with the name, inside: a topic that is deleted and
+    made again has the same, and another epoch.
+    """
+    return str(uuid.uuid5(_TOPICS, topic))
 
 
 def _note(
@@ -78,6 +88,7 @@ async def topic_information(relay: Relay, crew: Crew, topic: str, caller: Caller
     created_ms = description.created_ms
     return {
         "topic_name": caller.told(topic),
+        "topic_id": topic_id(topic),
         "owner_id": topic.rpartition("/")[0] or wire.OWNER,
         "created_at": None if created_ms is None else timestamp_text(created_ms),
         "description": description.text,
