@@ -178,6 +178,10 @@ def test_who_is_locked_out_comes_back_with_access_to_valkey(
     assert login.status_code == 200
     told = account_relay.ask("GET", "/auth/me", login.json()["access_token"]).json()
     assert sorted(told["permissions"]) == ["admin", "write"] and told["is_active"]
+    (user,) = [one for one in admin.run("users", "list").lines if one["username"] == name]
+    records = [one["payload"] for one in admin.run("tail", "system/audit", "-n", "100").lines]
+    (recovered,) = [one for one in records if one["deed"] == "recover_user"]
+    assert recovered["target"] == user["user_id"] and "user_id" not in recovered
     unknown = admin.run("users", "recover", "nobody", *store, stdin=b"found again\n")
     assert unknown.code == 1 and "user_not_found: " in unknown.errors
     short = admin.run("users", "recover", name, *store, stdin=b"short\n")

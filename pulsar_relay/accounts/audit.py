@@ -40,6 +40,8 @@ class Deed(enum.StrEnum):
     DENY_DEVICE = "deny_device"
     MAKE_USER = "make_user"
     CHANGE_USER = "change_user"
+    RECOVER_USER = "recover_user"
+    """By an operator with access to Valkey, past all relays."""
     DELETE_USER = "delete_user"
     IMPORT_USER = "import_user"
     MAKE_KEY = "make_key"

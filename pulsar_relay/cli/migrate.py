@@ -10,11 +10,14 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
+from pulsar_relay.accounts.audit import Actor, AuditRecord, Deed, Kind
 from pulsar_relay.accounts.imports import Imports
 from pulsar_relay.accounts.passwords import Passwords, default_hasher
 from pulsar_relay.accounts.refresh_secrets import RefreshSecrets
 from pulsar_relay.accounts.sessions import Sessions
+from pulsar_relay.accounts.user import User
 from pulsar_relay.accounts.users import Users
+from pulsar_relay.cli.audited import tell_audit
 from pulsar_relay.cli.backup_progress import BackupProgress
 from pulsar_relay.cli.opened_store import with_store
 from pulsar_relay.cli.settings import load_settings, settings_options
@@ -103,6 +106,7 @@ def migrate(
                 return Outcome(plan, persons)
             # Users first: nobody else's sessions can be taken over.
             taken = await people.run(persons, time.time())
+            await tell_audit(target, settings, map(_taken_over, taken.made))
             with BackupProgress() as progress:
                 copied = await topics.run(plan, progress)
             return Outcome(plan, persons, copied, taken)
@@ -166,6 +170,16 @@ def _imports(target: Client, passwords: Passwords, auth: AuthSettings) -> Import
     users = Users(target, passwords, now_ms, settle)
     # No token is made here, and none of this relay's own is looked at.
     return Imports(users, Sessions(target, users, RefreshSecrets(()), auth, now_ms))
+
+
+def _taken_over(user: User) -> AuditRecord:
+    return AuditRecord(
+        deed=Deed.IMPORT_USER,
+        actor=Actor(),
+        kind=Kind.USER,
+        target=user.user_id,
+        permissions=user.permissions,
+    )
 
 
 def _told(outcome: Outcome) -> Iterable[str]:

@@ -9,10 +9,12 @@ from typing import Any
 
 import click
 
+from pulsar_relay.accounts.audit import Actor, AuditRecord, Deed, Kind
 from pulsar_relay.accounts.passwords import Passwords, default_hasher
 from pulsar_relay.accounts.user import PERMISSIONS, UserPatch
 from pulsar_relay.accounts.users import Users
 from pulsar_relay.cli.account_calls import AccountCalls, Fields, call, part
+from pulsar_relay.cli.audited import tell_audit
 from pulsar_relay.cli.connection import url_option
 from pulsar_relay.cli.opened_store import StoreFailedError, with_store
 from pulsar_relay.cli.passwords import read_password
@@ -20,6 +22,7 @@ from pulsar_relay.cli.rows import show_row, show_rows
 from pulsar_relay.cli.settings import load_settings, settings_options
 from pulsar_relay.client.address import Address
 from pulsar_relay.errors import RelayError
+from pulsar_relay.settings import Settings
 from pulsar_relay.store.client import Client
 
 COLUMNS = ("username", "permissions", "is_active", "email", "created_at", "user_id")
@@ -158,14 +161,14 @@ def recover(username: str, file: Path | None, assignments: Sequence[str], **flag
     settings = load_settings(file, assignments, flags).settings
     text = read_password(f"New password of {username}", is_new=True)
     try:
-        with_store(settings, lambda client: _recover(client, username, text))
+        with_store(settings, lambda client: _recover(client, settings, username, text))
     except RelayError as error:
         wrong = "; ".join(f"{one.loc[-1]} {one.message}" for one in error.errors or ())
         raise StoreFailedError(f"{error.code}: {wrong or error.message}") from error
     click.echo(f"{username} is an admin and can log in", err=True)
 
 
-async def _recover(client: Client, username: str, text: str) -> None:
+async def _recover(client: Client, settings: Settings, username: str, text: str) -> None:
     async def settle() -> None:
         """Relays hear of it by themselves."""
 
@@ -177,6 +180,15 @@ async def _recover(client: Client, username: str, text: str) -> None:
             raise RelayError("user_not_found")
         permissions = dict.fromkeys(("admin", *user.permissions))
         patch = UserPatch(password=text, is_active=True, permissions=tuple(permissions))
-        await users.patch(user.user_id, patch)
+        changed = await users.patch(user.user_id, patch)
+        record = AuditRecord(
+            deed=Deed.RECOVER_USER,
+            actor=Actor(),
+            kind=Kind.USER,
+            target=user.user_id,
+            fields=("password", "permissions", "is_active"),
+            permissions=changed.permissions,
+        )
+        await tell_audit(client, settings, [record])
     finally:
         passwords.close()

@@ -54,6 +54,8 @@ class Taken:
     denied: int = 0
     before: int = 0
     left_out: list[LeftOut] = field(default_factory=list)
+    made: list[User] = field(default_factory=list)
+    """The users that were taken over now."""
 
 
 class PeopleMigration:
@@ -106,7 +108,9 @@ class PeopleMigration:
             except ValueError as error:
                 taken.left_out.append(LeftOut(f"user {user.username}", str(error)))
                 continue
-            taken.users += self._counted(taken, outcome, "made", f"user {user.username}")
+            if self._counted(taken, outcome, "made", f"user {user.username}"):
+                taken.users += 1
+                taken.made.append(user)
         for session in people.sessions:
             outcome = await self._imports.session(session)
             taken.sessions += self._counted(taken, outcome, "opened", f"session {session.current.jti}")
