@@ -57,7 +57,7 @@ def test_what_is_no_form_is_refused_by_name(content_type: str | None) -> None:
         (b"a=1", "multipart/form-data; boundary=x"),
         (b"--x\r\nContent-Disposition: form-data\r\n\r\n1\r\n--x--", "multipart/form-data; boundary=x"),
         (b"--x\r\n\xff: a\r\n\r\n1\r\n--x--", "multipart/form-data; boundary=x"),
-        sent([("a", ("a.txt", "1"))]),
+        pytest.param(*sent([("a", ("a.txt", "1"))]), id="a file"),
     ],
 )
 def test_what_cannot_be_read_is_refused(body: bytes, content_type: str) -> None:
