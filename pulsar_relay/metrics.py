@@ -110,6 +110,10 @@ class WorkerMetrics:
         self._canary: Canary | None = None
         self._standing: Callable[[], Standing | None] = lambda: None
         self._refusals: Mapping[str, int] = {}
+        # Without accounts there are none.
+        self._deeds_done: Mapping[str, int] = {}
+        self._deeds_refused: Mapping[str, int] = {}
+        self._shut_out: Mapping[str, int] = {}
         self.publish_latency = Latency()
         self.delivery_latency = Latency()
         self.valkey_latency = Latency()
@@ -136,7 +140,19 @@ class WorkerMetrics:
     def watch_refusals(self, refusals: Mapping[str, int]) -> None:
         self._refusals = refusals
 
+    def watch_accounts(
+        self, done: Mapping[str, int], refused: Mapping[str, int], shut_out: Mapping[str, int]
+    ) -> None:
+        """Deeds done and refused, and guests shut out by why."""
+        self._deeds_done, self._deeds_refused, self._shut_out = done, refused, shut_out
+
     def collect(self) -> Iterator[Metric]:
+        for name, documentation, label, counts in (
+            ("relay_account_deeds", "What was done to accounts and by them.", "deed", self._deeds_done),
+            ("relay_account_deeds_refused", "What was tried and refused.", "deed", self._deeds_refused),
+            ("relay_guests_shut_out", "What ended with what had let it in.", "code", self._shut_out),
+        ):
+            yield _labelled(CounterMetricFamily(name, documentation, labels=[label]), counts)
         for name, documentation, value in self._counted():
             yield CounterMetricFamily(name, documentation, value=value)
         lagging = "Subscribers that read from their cursor because their connection is slow."

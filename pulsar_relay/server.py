@@ -131,6 +131,9 @@ class Worker:
         self._probe = Probe(checks, self._feed, PROBE_SECONDS, others=others, shards=shards.by_shard)
         self.metrics.watch_readiness(self._probe.report, self._canary)
         self.metrics.watch_refusals(self._limits.refusals)
+        if self.accounts is not None and self._guests is not None:
+            audit = self.accounts.audit
+            self.metrics.watch_accounts(audit.done, audit.refused, self._guests.shut_out)
         self._retention = Retention(self._client, settings.storage, self.relay.counters)
         self._survey = ConsumerSurvey(
             self._store, lambda: self._retention.is_leading, settings.storage.trim_interval_seconds

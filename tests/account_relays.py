@@ -32,12 +32,7 @@ class AccountRelay:
         limits = {"login": None, "refresh": None, **sections.pop("limits", {})}
         self.worker = RunningWorker(socket_path, make_settings(auth=auth, limits=limits, **sections))
         self.url = self.worker.url
-        until(lambda: self._names() >= {ADMIN}, "there is an admin")
-
-    def _names(self) -> set[str]:
-        accounts = self.worker.worker.accounts
-        assert accounts is not None
-        return {user.username for user in accounts.roster.users.values() if accounts.roster.is_confirmed}
+        until(lambda: self.ask("GET", "/ready").ok, "there is an admin")
 
     def ask(self, method: str, path: str, token: str | None = None, **parts: Any) -> requests.Response:
         headers = parts.pop("headers", {})

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
 import argon2
 import pytest
 
+from actors.ports import StoreError
 from pulsar_relay.accounts import schema
 from pulsar_relay.accounts.accounts import Accounts, SignedIn
 from pulsar_relay.accounts.grants import Grantee
@@ -218,3 +219,27 @@ async def test_a_secret_is_in_no_record_of_the_log(where: Where) -> None:
     secrets = [SECRET, "its password", "another password", key, signed_in.access.text, again.access.text]
     secrets += [signed_in.refresh.partition(".")[2], again.refresh.partition(".")[2]]
     assert not [secret for secret in secrets if secret in text]
+
+
+@in_loop
+async def test_until_there_is_the_first_admin_its_password_is_not_wrong_and_the_relay_is_not_ready(
+    where: Where,
+) -> None:
+    async with open_accounts(where, ADMIN, waits=False) as accounts:
+        with pytest.raises(RelayError) as refused:
+            accounts.require_known_password("admin")
+        assert refused.value.code == "accounts_unconfirmed"
+        accounts.require_known_password("somebody else")
+
+        with pytest.raises(StoreError):
+            await accounts.check()
+
+        def is_known() -> bool:
+            with suppress(RelayError):
+                accounts.require_known_password("admin")
+                return True
+            return False
+
+        await until(lambda: is_known() and accounts.roster.is_confirmed)
+        await accounts.check()
+        assert await login(accounts, "admin")

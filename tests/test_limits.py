@@ -173,6 +173,24 @@ def test_who_opens_and_subscribes_reads(limited: Callable[..., RunningWorker]) -
         assert refused(stream)
 
 
+def test_deeds_and_those_shut_out_are_counted(make_account_relay: MakeAccountRelay) -> None:
+    relay = make_account_relay()
+    person = Person(relay.worker)
+    assert relay.login("nobody", "a wrong password").status_code == 401
+    with person.at(relay.worker).talk() as talk:
+        talk.subscribe("jobs")
+        person.patch(is_active=False)
+        assert talk.close_code() == 4007
+    relay.token()
+    counted = relay.ask("GET", "/metrics").text.splitlines()
+    for line in (
+        'relay_account_deeds_total{deed="sign_in"} 1.0',
+        'relay_account_deeds_refused_total{deed="sign_in"} 1.0',
+        'relay_guests_shut_out_total{code="user_inactive"} 1.0',
+    ):
+        assert line in counted
+
+
 # Seats
 
 

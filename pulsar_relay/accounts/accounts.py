@@ -74,6 +74,7 @@ class Accounts:
         self._settings = settings
         self._now = now
         self._tasks: list[asyncio.Task[None]] = []
+        self._awaits_admin = settings.bootstrap_username is not None
         self.passwords = Passwords(hasher or default_hasher())
         self.roster = Roster(client, clock, now)
         feed.listen_to(schema.CHANGED, self.roster.hint)
@@ -110,9 +111,18 @@ class Accounts:
         self.passwords.close()
 
     async def check(self) -> None:
-        """For readiness: StoreError `accounts_unconfirmed` while nobody can be let in."""
-        if not self.roster.is_confirmed:
+        """For readiness: StoreError `accounts_unconfirmed` while nobody, or not the first admin, can be let
+        in.
+        """
+        if self._awaits_admin or not self.roster.is_confirmed:
             raise StoreError("accounts_unconfirmed")
+
+    def require_known_password(self, username: str) -> None:
+        """Before a password is called wrong. RelayError `accounts_unconfirmed` for the first admin's, until
+        there is one with the password of the settings.
+        """
+        if self._awaits_admin and username == self._settings.bootstrap_username:
+            raise RelayError("accounts_unconfirmed")
 
     async def sign_in(self, user: User, hint: str = PASSWORD_LOGIN) -> SignedIn:
         """For who has just proved to be this user, with a refresh token of its own. RelayError as
@@ -161,6 +171,7 @@ class Accounts:
                 is_waiting = True
                 await asyncio.sleep(RETRY_SECONDS)
             else:
+                self._awaits_admin = False
                 return
 
     async def _store_uses(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -157,14 +158,20 @@ class AuditTopic(Protocol):
 
 
 class AuditLog:
-    """The one writer of audit records: to the log, whatever its level, and to a topic if there is one."""
+    """The one writer of audit records: to the log, whatever its level, and to a topic if there is one. Counts
+    what was done and what was refused, by deed.
+    """
 
     def __init__(self, now_ms: Callable[[], int], topic: AuditTopic | None = None) -> None:
         self._now_ms = now_ms
         self._topic = topic
+        # From 0: a series that begins with its first refusal has no rate that an alert could see.
+        self.done: Counter[str] = Counter(dict.fromkeys(map(str, Deed), 0))
+        self.refused: Counter[str] = Counter(dict.fromkeys(map(str, Deed), 0))
 
     def write(self, record: AuditRecord) -> None:
         fields = record.as_fields(self._now_ms())
+        (self.done if record.error is None else self.refused)[record.deed.value] += 1
         logger.info("audit: %s %s", fields["deed"], fields["outcome"], extra={"audit": True, **fields})
         if self._topic is not None:
             self._topic.add(msgspec.json.encode(fields))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
@@ -69,6 +70,8 @@ class Guests:
         self._look: asyncio.TimerHandle | None = None
         self._looked_at = float("-inf")
         self._changes = 0
+        self.shut_out: Counter[str] = Counter()
+        """How many have been, by why."""
         accounts.roster.listen(self._on_change)
 
     def __len__(self) -> int:
@@ -134,6 +137,7 @@ class Guests:
                 for guest in list(party.guests.values()):
                     if not self._may_read_all(party.principal, guest):
                         party.guests.pop(id(guest), None)
+                        self.shut_out["grant_revoked"] += 1
                         guest.shut_out("grant_revoked")
 
     def _standing(self, principal: Principal | None) -> str | None:
@@ -197,6 +201,7 @@ class Guests:
     def _shut_out(self, party: _Party, code: str) -> None:
         self._end(party)
         guests, party.guests = party.guests, {}
+        self.shut_out[code] += len(guests)
         for guest in guests.values():
             guest.shut_out(code)
 

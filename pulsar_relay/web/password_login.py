@@ -22,7 +22,8 @@ class PasswordLogin:
     async def check(self, username: str, password: str, address: str) -> tuple[User, Mapping[str, str]]:
         """The user, and what the rate tells in headers, which an error has, too. `address` is the client's.
 
-        Raises StoreError, and RelayError `rate_limited`, `login_backoff`, and as `Users.check_password`.
+        Raises StoreError, and RelayError `rate_limited`, `login_backoff`, and as
+        `Accounts.require_known_password` and `Users.check_password`.
         """
         verdict = await self._limits.admit("login", limiter.address(address))
         headers = {} if verdict is None else verdict.headers
@@ -44,6 +45,8 @@ class PasswordLogin:
         try:
             user = await self._accounts.users.check_password(username, password)
         except RelayError as error:
+            if error.code == "wrong_password":
+                self._accounts.require_known_password(username)
             self._write(self._id_of(username), address, error.code)
             if error.code == "wrong_password":
                 await self._limits.note_password(username, address, is_right=False)
