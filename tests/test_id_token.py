@@ -22,7 +22,7 @@ NOW = int(time.time())
 
 
 def made(**changed: Any) -> dict[str, Any]:
-    return claims(ISSUER, "the nonce", **changed)
+    return claims(ISSUER, "the nonce", **({"iat": NOW, "exp": NOW + 300} | changed))
 
 
 def believed(token: str, *keys: object, now: float = NOW) -> Any:
