@@ -13,8 +13,8 @@ help: ## show this list
 run: environment ## install into .venv if need be, then start the relay (ARGS are flags of `pulsar-relay serve`)
 	@exec $(BIN)/pulsar-relay serve $(ARGS)
 
-test: lint ## lint, check types, run all tests but faults and system (ARGS go to pytest; without any, three at a time)
-	$(BIN)/python -m pytest -m "not faults and not system" $(or $(ARGS),-n 3)
+test: lint ## lint, check types, run all tests but faults and system (ARGS go to pytest; without any, four at a time)
+	$(BIN)/python -m pytest -m "not faults and not system" $(or $(ARGS),-n 4)
 
 test-faults: test-environment ## run what kills, stops and starves parts of a working relay (two at a time)
 	$(BIN)/python -m pytest -m faults $(or $(ARGS),-n 2)

@@ -15,6 +15,8 @@ from tests.valkeys import RealValkey
 from tests.workers import RunningWorker, make_settings
 
 ADMIN, PASSWORD = "admin", "its own long password"
+UNLIMITED = dict.fromkeys(("login", "refresh", "device_code", "device_token", "device_page"))
+"""All tests have one address."""
 _numbers = itertools.count(1)
 
 
@@ -29,7 +31,7 @@ class AccountRelay:
             "bootstrap_password": PASSWORD,
             **sections.pop("auth", {}),
         }
-        limits = {"login": None, "refresh": None, **sections.pop("limits", {})}
+        limits = {**UNLIMITED, **sections.pop("limits", {})}
         self.worker = RunningWorker(socket_path, make_settings(auth=auth, limits=limits, **sections))
         self.url = self.worker.url
         until(lambda: self.ask("GET", "/ready").ok, "there is an admin")

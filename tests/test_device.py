@@ -19,11 +19,10 @@ from pulsar_relay_client.device_flow import DeviceFlowError, RelayDeviceFlowAuth
 from pulsar_relay.accounts.user import UserPatch
 from pulsar_relay.kinds import Rate
 from pulsar_relay.web.device import GRANT_TYPE
+from tests.account_relays import UNLIMITED
 from tests.conditions import WAIT_SECONDS
 from tests.sign_ins import Browser, SignIns, sign_ins
 from tests.valkeys import RealValkey
-
-UNLIMITED = {"device_code": None, "device_token": None, "device_page": None, "login": None}
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,10 @@ import pytest
 
 from pulsar_relay.accounts.user import UserPatch
 from pulsar_relay.kinds import Rate
+from tests.account_relays import UNLIMITED
 from tests.openid_provider import openid_provider
 from tests.sign_ins import PASSWORD, Browser, SignIns, oidc, sign_ins, ticket
 from tests.valkeys import RealValkey
-
-UNLIMITED = {"device_code": None, "device_token": None, "device_page": None, "login": None}
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,10 @@ import requests
 
 from pulsar_relay.accounts.user import FederatedIdentity, NewUser, UserPatch
 from pulsar_relay.web.device import GRANT_TYPE
+from tests.account_relays import UNLIMITED
 from tests.openid_provider import CLIENT_ID, OpenIdProvider, openid_provider
 from tests.sign_ins import PASSWORD, Browser, SignIns, oidc, sign_ins
 from tests.valkeys import RealValkey
-
-UNLIMITED = {"device_code": None, "device_token": None, "device_page": None, "login": None}
 
 
 @pytest.fixture(scope="module")

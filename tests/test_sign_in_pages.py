@@ -13,6 +13,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from tests.account_relays import UNLIMITED
 from tests.browsers import driver as driver
 from tests.conditions import WAIT_SECONDS, until
 from tests.openid_provider import CLIENT_ID, CLIENT_SECRET
@@ -23,7 +24,6 @@ from tests.valkeys import TIMEOUT_SCALE, RealValkey
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180 * TIMEOUT_SCALE)]
 
 ROOT = Path(__file__).parent.parent
-UNLIMITED = {"device_code": None, "device_token": None, "device_page": None, "login": None}
 
 
 @pytest.fixture(scope="module")
