@@ -6,15 +6,18 @@ import json
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import requests
 import yaml
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from tests.account_relays import ADMIN, PASSWORD
+from tests.accounts import SECRET
 from tests.clusters import ValkeyCluster
 from tests.conditions import WAIT_SECONDS, until
 from tests.programs import program, running
@@ -27,6 +30,12 @@ from tests.valkeys import RealValkey
 from tools.dashboards import dashboards
 
 RANGE = "5s"
+ACCOUNTS = {
+    "RELAY_AUTH_MODE": "accounts",
+    "RELAY_AUTH_JWT_SECRET": SECRET,
+    "RELAY_AUTH_BOOTSTRAP_USERNAME": ADMIN,
+    "RELAY_AUTH_BOOTSTRAP_PASSWORD": PASSWORD,
+}
 COMPARISON = re.compile(r" (==|>|<) ")
 
 
@@ -93,12 +102,28 @@ class Load:
                 acknowledge(self._relay, "reader", topic="load", message_id=message_id)
 
 
+def be_turned_away(relay: RelayProcess) -> None:
+    """A wrong password, and a connection that a logout ends."""
+
+    def login(password: str) -> requests.Response:
+        form = {"username": ADMIN, "password": password}
+        return requests.post(f"{relay.url}/auth/login", data=form, timeout=WAIT_SECONDS)
+
+    assert login("not the password").status_code == 401
+    bearer = {"Authorization": f"Bearer {login(PASSWORD).json()['access_token']}"}
+    with connect(relay.ws_url, additional_headers=bearer) as reader:
+        requests.post(f"{relay.url}/auth/logout", headers=bearer, timeout=WAIT_SECONDS).raise_for_status()
+        with suppress(ConnectionClosed):
+            while True:
+                reader.recv(timeout=WAIT_SECONDS)
+
+
 @pytest.fixture(scope="module")
 def prometheus(
     tmp_path_factory: pytest.TempPathFactory, cluster_servers: ValkeyCluster
 ) -> Iterator[Prometheus]:
     """Scrapes twice a second, with the shipped configuration in all else, until each target was seen: a relay
-    at work, and one on a cluster, which tells of its shards too.
+    at work, one on a cluster, which tells of its shards too, and one with accounts.
     """
     directory = tmp_path_factory.mktemp("prometheus")
     server, exporter = program("prometheus"), program("prometheus-redis-exporter")
@@ -113,6 +138,9 @@ def prometheus(
         )
         stack.callback(relay.close)
         relay.start()
+        guarded = RelayProcess(directory / "guarded", variables=ACCOUNTS)
+        stack.callback(guarded.close)
+        guarded.start()
         addresses = ",".join(f"{host}:{port}" for host, port in cluster_servers.addresses)
         sharded = RelayProcess(
             directory / "sharded",
@@ -125,7 +153,7 @@ def prometheus(
         words = [exporter, "-redis.addr", f"redis://{valkey.host}:{valkey.port}"]
         stack.enter_context(running([*words, "-web.listen-address", address], directory))
         targets = {
-            "relay:9090": [one.metrics_url.split("/")[2] for one in (relay, sharded)],
+            "relay:9090": [one.metrics_url.split("/")[2] for one in (relay, sharded, guarded)],
             "valkey-exporter:9121": [address],
             "localhost:9090": [f"127.0.0.1:{port}"],
         }
@@ -135,9 +163,10 @@ def prometheus(
         words = [server, "--config.file=prometheus.yml", "--storage.tsdb.path=data"]
         stack.enter_context(running([*words, f"--web.listen-address=127.0.0.1:{port}"], directory))
         stack.enter_context(Load(relay))
+        be_turned_away(guarded)
         found = Prometheus(f"http://127.0.0.1:{port}")
         until(lambda: answers(found), "Prometheus listens")
-        seen = "sum(up) == 4 and sum(increase(relay_messages_delivered_total[5s])) > 0"
+        seen = "sum(up) == 5 and sum(increase(relay_messages_delivered_total[5s])) > 0"
         until(lambda: found.ask(seen), "Prometheus sees all at work")
         yield found
 

@@ -68,7 +68,7 @@ def test_a_websocket_publishes_and_receives(behind: Address, topic: str) -> None
 def test_a_page_of_the_proxys_own_host_may_open_a_websocket_and_no_other(behind: Address, topic: str) -> None:
     with Talk(behind.ws_url, origin=behind.url) as talk:
         talk.subscribe(topic)
-    with pytest.raises(Exception, match="400"), Talk(behind.ws_url, origin="http://elsewhere.example"):
+    with pytest.raises(Exception, match="403"), Talk(behind.ws_url, origin="http://elsewhere.example"):
         pass
 
 
