@@ -19,7 +19,7 @@ test: lint ## lint, check types, run all tests but faults and system (ARGS go to
 test-faults: test-environment ## run what kills, stops and starves parts of a working relay (two at a time)
 	$(BIN)/python -m pytest -m faults $(or $(ARGS),-n 2)
 
-test-system: test-environment ## install proxies, Prometheus, Chromium, an OpenID provider and Pulsar, run what is tested with them
+test-system: test-environment ## install proxies, Prometheus, Chromium, an OpenID provider and Pulsar, run what is tested with them, and installing itself
 	@tests/system_packages
 	@tests/system_modules
 	$(BIN)/python -m pytest -m system $(ARGS)

@@ -286,7 +286,8 @@ def _is_paused(relay: RunningWorker) -> bool:
 
 
 def _unsent_bytes(relay: RunningWorker) -> int:
-    return max(each._transport.get_write_buffer_size() for each in front_of(relay)._own_connections)
+    connections = front_of(relay)._own_connections
+    return max((each._transport.get_write_buffer_size() for each in connections), default=0)
 
 
 def test_a_client_that_does_not_read_its_answers_is_not_given_more_of_them(

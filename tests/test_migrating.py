@@ -26,6 +26,7 @@ def payloads(messages: list[dict[str, Any]]) -> list[Any]:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.system
 def test_clients_go_on_where_they_were_with_what_they_have(
     predecessor: tuple[Predecessor, RealValkey],
     make_relay_process: Callable[..., RelayProcess],

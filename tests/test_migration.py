@@ -264,6 +264,7 @@ def publish_all(server: Predecessor, token: str) -> dict[str, list[dict[str, Any
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.system
 def test_all_that_a_real_server_wrote_is_here(
     predecessor: tuple[Predecessor, RealValkey], target: RealValkey, tmp_path: Path
 ) -> None:
@@ -333,6 +334,7 @@ def test_all_that_a_real_server_wrote_is_here(
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.system
 def test_refresh_tokens_of_a_real_server_stay_good_or_a_sign_of_theft(
     predecessor: tuple[Predecessor, RealValkey], target: RealValkey, tmp_path: Path
 ) -> None:
