@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from marshmallow import fields, validate
 
-from pulsar_relay.accounts.grants import EVERYBODY, SIGNED_IN
+from pulsar_relay.accounts.user import EVERYBODY, SIGNED_IN
 from pulsar_relay.answers import EXAMPLE_TIME, Answer
 from pulsar_relay.schemas import about
 

@@ -11,7 +11,7 @@ from typing import Any
 from marshmallow import ValidationError, fields, validate, validates_schema
 
 from pulsar_relay.accounts import api_key, user
-from pulsar_relay.accounts.grants import EVERYBODY, SIGNED_IN
+from pulsar_relay.accounts.user import EVERYBODY, SIGNED_IN
 from pulsar_relay.fields import CappedNumber, Flag, Lifetime, Text
 from pulsar_relay.kinds import Duration
 from pulsar_relay.schemas import Request, about

@@ -28,6 +28,7 @@ from pulsar_relay.fields import REACHED_NAME
 from pulsar_relay.operation import KEY, TOKEN, Header, Operation, Reply
 from pulsar_relay.operations import operations
 from pulsar_relay.settings import Settings
+from pulsar_relay.wire import CLIENT_ID_MAX_LENGTH
 
 OPENAPI_VERSION = "3.1.0"
 _JSON = "application/json"
@@ -206,7 +207,7 @@ def _parameters(converter: Any, operation: Operation) -> Iterable[dict[str, Any]
             "schema": {
                 "type": "string",
                 "minLength": 1,
-                "maxLength": schemas.CLIENT_ID_MAX_LENGTH,
+                "maxLength": CLIENT_ID_MAX_LENGTH,
                 "example": "galaxy-handler-1",
             },
         }

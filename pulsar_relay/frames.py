@@ -26,7 +26,6 @@ from pulsar_relay.loading import Location, load_texts, refused_text, split_objec
 from pulsar_relay.message_reader import MessageReader, PublishRequest
 from pulsar_relay.requests import IDEMPOTENCY_KEY_MAX_LENGTH, idempotency_key
 from pulsar_relay.schemas import (
-    CLIENT_ID_MAX_LENGTH,
     EXAMPLE_ID,
     Request,
     about,
@@ -34,6 +33,7 @@ from pulsar_relay.schemas import (
     publish_schema,
 )
 from pulsar_relay.settings import PublishSettings, SubscriberSettings
+from pulsar_relay.wire import CLIENT_ID_MAX_LENGTH
 
 REF_MAX_BYTES = 1024
 TOKEN_MAX_LENGTH = 4096

@@ -21,7 +21,6 @@ from pulsar_relay.message_reader import ItemError as ItemError
 from pulsar_relay.message_reader import MessageReader
 from pulsar_relay.message_reader import PublishRequest as PublishRequest
 from pulsar_relay.schemas import (
-    CLIENT_ID_MAX_LENGTH,
     POLL_MIN_TIMEOUT_SECONDS,
     BulkQuery,
     ConsumersQuery,
@@ -35,6 +34,7 @@ from pulsar_relay.schemas import (
     stream_query_schema,
 )
 from pulsar_relay.settings import PollSettings, PublishSettings, SubscriberSettings
+from pulsar_relay.wire import CLIENT_ID_MAX_LENGTH
 
 IDEMPOTENCY_KEY_MAX_LENGTH = 255
 PLAIN_POLL_MAX_BYTES = 64 * 1024

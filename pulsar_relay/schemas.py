@@ -34,9 +34,9 @@ from pulsar_relay.json_text import Items
 from pulsar_relay.keys import KEYS
 from pulsar_relay.kinds import Duration, Whole
 from pulsar_relay.settings import PollSettings, PublishSettings
+from pulsar_relay.wire import CLIENT_ID_MAX_LENGTH
 
 EXAMPLE_ID = "1700000000000-1"
-CLIENT_ID_MAX_LENGTH = 255
 POLL_MIN_TIMEOUT_SECONDS = 1.0
 HISTORY_DEFAULT_LIMIT = 10
 DESCRIPTION_MAX_LENGTH = 500

@@ -26,6 +26,7 @@ _TEXT_FRAME = 0x81
 """FIN, and the opcode of a text frame."""
 _SHORT_HEADERS = tuple(bytes((_TEXT_FRAME, length)) for length in range(126))
 
+CLIENT_ID_MAX_LENGTH = 255
 OWNER = "-"
 """Whose all topics are without accounts: nobody's."""
 

@@ -164,3 +164,24 @@ def test_the_url_variable_does_not_keep_a_relay_from_starting(nobody: CommandLin
 )
 def test_a_name_that_would_arrive_as_another_is_refused(command: tuple[str, ...], name: str | bytes) -> None:
     assert "cannot be the name of a topic" in refusal(command[0], name, *command[1:])
+
+
+def test_commands_that_ask_a_relay_load_none_of_its_parts() -> None:
+    """They are to be there at once."""
+    asking = (
+        "publish",
+        "subscribe",
+        "tail",
+        "topics",
+        "users",
+        "keys",
+        "grants",
+        "sessions",
+        "login",
+        "stats",
+    )
+    code = ";".join(f"import pulsar_relay.cli.{name}" for name in asking)
+    parts = ("marshmallow", "jwt", "argon2", "prometheus_client", "thespian", "pulsar_relay.settings")
+    code += f";import sys;print([part for part in {parts} if part in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

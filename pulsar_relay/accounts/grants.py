@@ -12,7 +12,7 @@ from actors.ports import StoreError
 from pulsar_relay.accounts import schema
 from pulsar_relay.accounts.access import NOTHING, Grant
 from pulsar_relay.accounts.roster import Roster
-from pulsar_relay.accounts.user import READ, WRITE
+from pulsar_relay.accounts.user import EVERYBODY, READ, SIGNED_IN, WRITE
 from pulsar_relay.errors import FieldError, RelayError
 from pulsar_relay.store.client import Client, Script
 from pulsar_relay.store.link import Word
@@ -21,8 +21,6 @@ MOST_TOPICS, MOST_USERS = 10_000, 1000
 """Topics of an owner with a grant, and users that one names."""
 ATTEMPTS = 20
 KIND = "grant"
-EVERYBODY, SIGNED_IN = "public", "users"
-"""Whom one grants to, besides the ids of users, which are UUIDs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ from pulsar_relay.errors import FieldError, RelayError
 ADMIN, READ, WRITE = "admin", "read", "write"
 PERMISSIONS: Final = (ADMIN, READ, WRITE)
 """None of them implies another."""
+EVERYBODY, SIGNED_IN = "public", "users"
+"""Whom one grants to, besides the ids of users, which are UUIDs."""
 USERNAME_LEAST, USERNAME_MOST = 3, 50
 PASSWORD_LEAST, PASSWORD_MOST = 8, 1024
 EMAIL_MOST = 320

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from pulsar_relay.accounts.api_key import ACTIONS
-from pulsar_relay.accounts.grants import EVERYBODY, SIGNED_IN
+from pulsar_relay.accounts.user import EVERYBODY, SIGNED_IN
 from pulsar_relay.cli.account_calls import AccountCalls, Fields, call, part
 from pulsar_relay.cli.connection import topic_names, url_option
 from pulsar_relay.cli.rows import show_rows

@@ -24,7 +24,7 @@ from pulsar_relay.client.frames import MessageFrame, NoticeFrame, one_line
 from pulsar_relay.client.http import HttpClient
 from pulsar_relay.client.reader import ACKED, EARLIEST, LATEST, Reader
 from pulsar_relay.client.transports import PollTransport, Transport, WebSocketTransport
-from pulsar_relay.schemas import CLIENT_ID_MAX_LENGTH
+from pulsar_relay.wire import CLIENT_ID_MAX_LENGTH
 
 
 @click.command()

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-from pathlib import Path
+import importlib
 from typing import Any
 
 import click
 
-from pulsar_relay.accounts.audit import Actor, AuditRecord, Deed, Kind
-from pulsar_relay.accounts.passwords import Passwords, default_hasher
-from pulsar_relay.accounts.user import PERMISSIONS, UserPatch
-from pulsar_relay.accounts.users import Users
+from pulsar_relay.accounts.user import PERMISSIONS
 from pulsar_relay.cli.account_calls import AccountCalls, Fields, call, part
-from pulsar_relay.cli.audited import tell_audit
 from pulsar_relay.cli.connection import url_option
-from pulsar_relay.cli.opened_store import StoreFailedError, with_store
 from pulsar_relay.cli.passwords import read_password
 from pulsar_relay.cli.rows import show_row, show_rows
-from pulsar_relay.cli.settings import load_settings, settings_options
 from pulsar_relay.client.address import Address
-from pulsar_relay.errors import RelayError
-from pulsar_relay.settings import Settings
-from pulsar_relay.store.client import Client
 
 COLUMNS = ("username", "permissions", "is_active", "email", "created_at", "user_id")
 
@@ -37,7 +26,21 @@ _permissions = click.option(
 _email = click.option("--email", metavar="TEXT", help="For people; nothing is sent to it.")
 
 
-@click.group()
+class Users(click.Group):
+    """Imports `recover`, which works on the store itself and loads much, when it is called for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), "recover"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name != "recover":
+            return super().get_command(ctx, cmd_name)
+        command = importlib.import_module("pulsar_relay.cli.recovery").recover
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=Users)
 def users() -> None:
     """Users: who has an account. For admins. USER is a name or an id. Tables on a terminal, elsewhere a JSON
     object a line.
@@ -142,53 +145,3 @@ def delete(user: str, address: Address, *, is_sure: bool) -> None:
 
     call(address, work)
     click.echo(f"{user} is deleted", err=True)
-
-
-@users.command()
-@click.argument("username")
-@settings_options
-def recover(username: str, file: Path | None, assignments: Sequence[str], **flags: str | bool | None) -> None:
-    """Make USERNAME an admin who can log in, with a new password: for an operator who is locked out. It is
-    asked for, or read from standard input.
-
-    Works on the store itself and asks no relay, so it needs no login, but access to Valkey. Takes the options
-    of `serve`. Relays that run go by it at once.
-
-    \b
-    Examples:
-      pulsar-relay users recover admin
-    """
-    settings = load_settings(file, assignments, flags).settings
-    text = read_password(f"New password of {username}", is_new=True)
-    try:
-        with_store(settings, lambda client: _recover(client, settings, username, text))
-    except RelayError as error:
-        wrong = "; ".join(f"{one.loc[-1]} {one.message}" for one in error.errors or ())
-        raise StoreFailedError(f"{error.code}: {wrong or error.message}") from error
-    click.echo(f"{username} is an admin and can log in", err=True)
-
-
-async def _recover(client: Client, settings: Settings, username: str, text: str) -> None:
-    async def settle() -> None:
-        """Relays hear of it by themselves."""
-
-    passwords = Passwords(default_hasher())
-    try:
-        users = Users(client, passwords, lambda: time.time_ns() // 1_000_000, settle)
-        user = await users.find_by_name(username)
-        if user is None:
-            raise RelayError("user_not_found")
-        permissions = dict.fromkeys(("admin", *user.permissions))
-        patch = UserPatch(password=text, is_active=True, permissions=tuple(permissions))
-        changed = await users.patch(user.user_id, patch)
-        record = AuditRecord(
-            deed=Deed.RECOVER_USER,
-            actor=Actor(),
-            kind=Kind.USER,
-            target=user.user_id,
-            fields=("password", "permissions", "is_active"),
-            permissions=changed.permissions,
-        )
-        await tell_audit(client, settings, [record])
-    finally:
-        passwords.close()

@@ -11,8 +11,8 @@ from pulsar_relay.accounts.user import READ
 from pulsar_relay.errors import FieldError, RelayError
 from pulsar_relay.relay import Relay
 from pulsar_relay.requests import RequestReader
-from pulsar_relay.schemas import CLIENT_ID_MAX_LENGTH
 from pulsar_relay.web.handler import ApiHandler
+from pulsar_relay.wire import CLIENT_ID_MAX_LENGTH
 
 
 class ConsumerListHandler(ApiHandler):

@@ -12,8 +12,9 @@ from pulsar_relay.account_schemas import GRANTEE
 from pulsar_relay.accounts.access import Grant
 from pulsar_relay.accounts.accounts import Accounts
 from pulsar_relay.accounts.audit import Actor, AuditRecord, Deed, Kind
-from pulsar_relay.accounts.grants import EVERYBODY, SIGNED_IN, Grantee
+from pulsar_relay.accounts.grants import Grantee
 from pulsar_relay.accounts.principal import Principal
+from pulsar_relay.accounts.user import EVERYBODY, SIGNED_IN
 from pulsar_relay.errors import FieldError, RelayError
 from pulsar_relay.web.account_answer import json_answer, nothing
 from pulsar_relay.web.caller import existing
