@@ -86,16 +86,22 @@ def test_a_second_interrupt_leaves_at_once(make_relay_process: MakeRelay, tmp_pa
     command_line.run("publish", "t", "1")
     valkey = _valkey_pid(relay)
     _pause(valkey)
-    relay.signal(signal.SIGINT)
-    relay.wait_for_log("relay: stopping")
-    assert relay.is_running
-    relay.signal(signal.SIGINT)
-    assert relay.wait() == 130
+    with socket.create_connection(relay.address) as publisher:
+        body = b'{"topic": "t", "payload": 2}'
+        head = f"POST /api/v1/messages HTTP/1.1\r\nHost: relay\r\nContent-Length: {len(body)}\r\n\r\n"
+        publisher.sendall(head.encode() + body)
+        for _ in range(2):  # then the publish has been read too, and a relay waits for its publishes
+            urllib.request.urlopen(f"{relay.url}/health", timeout=START_SECONDS).close()
+        relay.signal(signal.SIGINT)
+        relay.wait_for_log("relay: stopping")
+        relay.signal(signal.SIGINT)
+        assert relay.wait() == 130
     # The relay may have come as far as letting it go on, and end.
     with suppress(ProcessLookupError):
         os.kill(valkey, signal.SIGCONT)
     relay.start()
-    assert command_line.run("subscribe", "t", "--no-follow", "--payload-only").output == b"1\n"
+    # Nobody was told that the second is stored; it may be.
+    assert command_line.run("subscribe", "t", "--no-follow", "--payload-only").output in (b"1\n", b"1\n2\n")
 
 
 def _pause(pid: int) -> None:

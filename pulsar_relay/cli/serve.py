@@ -111,4 +111,8 @@ async def _serve(settings: Settings, make_served: MakeServed, reloading: Reloadi
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGINT, interrupt)
     loop.add_signal_handler(signal.SIGHUP, hang_up)
-    await serving.run()
+    try:
+        await serving.run()
+    finally:
+        # Once the loop gives its handler back, a further Ctrl-C would end an orderly stop with a stack trace.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
