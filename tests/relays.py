@@ -32,9 +32,8 @@ def command(*arguments: str) -> list[str]:
 
 def environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment without what configures a relay, and with `variables`."""
-    ours = ("RELAY_", "VALKEY_", "PULSAR_", "LOG_LEVEL")
-    # Relays are started some hundred times, and without it would be compiled as often.
-    ours += ("PYTHONDONTWRITEBYTECODE",)
+    # Relays are started some hundred times: where bytecode is not to be written, they are compiled as often.
+    ours = ("RELAY_", "VALKEY_", "PULSAR_", "LOG_LEVEL", "PYTHONDONTWRITEBYTECODE")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return {**clean, "PYTHONPATH": str(REPOSITORY), **(variables or {})}
 

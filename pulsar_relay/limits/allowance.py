@@ -114,7 +114,13 @@ class Allowances:
         one.tokens = left
         if left <= size // 2:
             self._refilling(who, one)
-        return self._allowed(one, now)
+        # As `_allowed`, without its call: each request comes by here.
+        most, remaining, reset_seconds = self.rate.count, one.left + left, one.full_at - now
+        if remaining > most:
+            remaining = most
+        elif remaining < 0:
+            remaining = 0
+        return Verdict(True, most, remaining, reset_seconds if reset_seconds > 0 else 0.0)
 
     async def aclose(self) -> None:
         asking = [one.asking for one in (*self._recent.values(), *self._earlier.values()) if one.asking]
@@ -166,13 +172,8 @@ class Allowances:
             one.asking = None
 
     def _allowed(self, one: Allowance, now: float) -> Verdict:
-        # Each request comes by here; every call counts.
-        most, remaining, reset_seconds = self.rate.count, one.left + one.tokens, one.full_at - now
-        if remaining > most:
-            remaining = most
-        elif remaining < 0:
-            remaining = 0
-        return Verdict(True, most, remaining, max(0.0, reset_seconds))
+        remaining = max(0, min(one.left + one.tokens, self.rate.count))
+        return Verdict(True, self.rate.count, remaining, max(0.0, one.full_at - now))
 
     def _refused(self, one: Allowance, now: float, wait_seconds: float) -> Verdict:
         reset_seconds = max(wait_seconds, one.full_at - now)

@@ -15,7 +15,7 @@ from pulsar_relay.limits.buckets import Buckets
 from pulsar_relay.limits.client_address import household
 from pulsar_relay.limits.login_backoff import BackoffTimes, LoginBackoff
 from pulsar_relay.limits.seats import NO_SEAT, Seat, Seats
-from pulsar_relay.limits.verdict import Verdict
+from pulsar_relay.limits.verdict import UNLIMITED, Verdict
 from pulsar_relay.settings import LimitSettings
 from pulsar_relay.store.client import Client
 
@@ -37,7 +37,6 @@ anyway. Publishes and reads fail by themselves where they need Valkey, with a 50
 """
 
 
-NOTHING: Mapping[str, str] = MappingProxyType({})
 """What is told of a rate that is not counted."""
 
 LOGIN_BACKOFF, CONNECTIONS, POLLS = "login_backoff", "connections", "polls"
@@ -105,25 +104,23 @@ class Limiter:
             raise RelayError("rate_limited", headers=verdict.headers)
         return verdict
 
-    async def charge(self, name: str, who: str | None, cost: int = 1) -> Mapping[str, str]:
-        """`admit` with the headers to tell; nothing for who is not counted, which is None."""
+    async def charge(self, name: str, who: str | None, cost: int = 1) -> Verdict:
+        """`admit`; UNLIMITED for who is not counted, which is None."""
         verdict = None if who is None else await self.admit(name, who, cost)
-        return NOTHING if verdict is None else verdict.headers
+        return UNLIMITED if verdict is None else verdict
 
-    def charge_now(self, name: str, who: str | None, cost: int = 1) -> Mapping[str, str] | None:
+    def charge_now(self, name: str, who: str | None, cost: int = 1) -> Verdict | None:
         """The same at once, without a question to Valkey; None where that is for `charge` to wait for."""
         if who is None:
-            return NOTHING
+            return UNLIMITED
         allowances = self._allowances.get(name)
         if allowances is None:
-            return NOTHING
+            return UNLIMITED
         verdict = allowances.take_now(who, cost)
-        if verdict is None:
-            return None
-        if not verdict.is_allowed:
+        if verdict is not None and not verdict.is_allowed:
             self.refusals[name] += 1
             raise RelayError("rate_limited", headers=verdict.headers)
-        return verdict.headers
+        return verdict
 
     async def admit_password(self, username: str, client_address: str) -> None:
         """Before a password is verified. RelayError `login_backoff`, StoreError."""

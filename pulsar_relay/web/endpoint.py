@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 import msgspec
 
 from pulsar_relay.errors import FieldError, RelayError, render
+from pulsar_relay.limits.verdict import UNLIMITED, Verdict
 from pulsar_relay.loading import Query
 from pulsar_relay.web.caller import ANYBODY, Caller
 from pulsar_relay.web.perimeter import NO_PERIMETER, Perimeter
@@ -27,7 +28,7 @@ HEADERS = (
 _NOTHING: Mapping[str, str] = {}
 
 
-class Request(msgspec.Struct, frozen=True):
+class Request(msgspec.Struct, frozen=True, gc=False):
     """One request that has come in whole.
 
     `target` is its method and path, a space between; `argument` the part of the path that its address leaves
@@ -53,12 +54,13 @@ class Request(msgspec.Struct, frozen=True):
         return self.body
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """`body` is JSON; `headers` are those that not every answer has."""
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """`body` is JSON; `headers` are those that not every answer has, besides those of `verdict`."""
 
     status: int
     body: bytes
     headers: Mapping[str, str] = _NOTHING
+    verdict: Verdict = UNLIMITED
 
 
 Endpoint = Callable[[Request], Awaitable[Answer]]

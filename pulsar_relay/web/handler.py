@@ -49,7 +49,7 @@ class ApiHandler(RequestHandler):
             shown = bearer(self.request.headers.get("Authorization"))
             self.caller = await self.gate.admit(shown, self.client_address)
             self.caller.require_user()
-            for name, value in (await self.limiter.charge("read", self.caller.counted_as)).items():
+            for name, value in (await self.limiter.charge("read", self.caller.counted_as)).headers.items():
                 self.set_header(name, value)
 
     def set_default_headers(self) -> None:
@@ -158,7 +158,7 @@ class EndpointHandler(ApiHandler):
         self.answering = asyncio.create_task(respond(self.routes[asked.method].endpoint, request))
         with suppress(asyncio.CancelledError):
             answer = await self.answering
-            for name, value in answer.headers.items():
+            for name, value in {**answer.headers, **answer.verdict.headers}.items():
                 self.set_header(name, value)
             self.set_status(answer.status)
             self.finish(answer.body or None)

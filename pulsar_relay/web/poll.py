@@ -16,6 +16,7 @@ from pulsar_relay import wire
 from pulsar_relay.accounts.user import READ
 from pulsar_relay.errors import RelayError
 from pulsar_relay.limits.limiter import Limiter
+from pulsar_relay.limits.verdict import Verdict
 from pulsar_relay.relay import Relay, Subscriber
 from pulsar_relay.requests import PollRequest, RequestReader
 from pulsar_relay.supervision.crew import Crew
@@ -155,17 +156,17 @@ class PollEndpoints:
         if caller is not ANYBODY:
             request = reached(request, caller)
         limiter, who = self._limiter, caller.counted_as
-        told = limiter.charge_now("read", who)
-        if told is None:
-            told = await limiter.charge("read", who)
+        verdict = limiter.charge_now("read", who)
+        if verdict is None:
+            verdict = await limiter.charge("read", who)
         seat = limiter.take_poll_now(who) or await limiter.take_poll(who)
         try:
-            return await self._answer(request, caller, cookies, told)
+            return await self._answer(request, caller, cookies, verdict)
         finally:
             seat.leave()
 
     async def _answer(
-        self, request: PollRequest, caller: Caller, cookies: str | None, told: Mapping[str, str]
+        self, request: PollRequest, caller: Caller, cookies: str | None, verdict: Verdict
     ) -> Answer:
         deadline = asyncio.get_running_loop().time() + request.timeout_seconds
         cookie = self._cursor_cookie.among(cookies) if cookies else None
@@ -174,12 +175,13 @@ class PollEndpoints:
         if any(one.start is Start.LATEST for one in wanted):
             wanted = await self._placed(wanted, deadline)
         sink = await self._wait(request, caller, wanted, deadline)
+        headers = {}
         if not request.since:
-            told = {**told, "Set-Cookie": self._cursor_cookie.header(cookie, sink.cursors, caller.prefix)}
+            headers["Set-Cookie"] = self._cursor_cookie.header(cookie, sink.cursors, caller.prefix)
         items = sink.items(self._relay.clock(), caller.prefix)
         cursors = {caller.told(topic): cursor for topic, cursor in sink.cursors.items()}
         notices = [wire.notice_frame(notice, caller.told(notice.topic)) for notice in sink.notices]
-        return Answer(200, wire.poll_answer(items, cursors, sink.has_more, notices), told)
+        return Answer(200, wire.poll_answer(items, cursors, sink.has_more, notices), headers, verdict)
 
     async def _placed(self, wanted: tuple[Wanted, ...], deadline: float) -> tuple[Wanted, ...]:
         """`wanted` with ids in place of now, as far as they can be had.

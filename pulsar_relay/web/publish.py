@@ -15,6 +15,7 @@ from pulsar_relay import wire
 from pulsar_relay.accounts.user import WRITE
 from pulsar_relay.errors import RelayError
 from pulsar_relay.limits.limiter import Limiter
+from pulsar_relay.limits.verdict import UNLIMITED, Verdict
 from pulsar_relay.message_reader import ItemError, PublishRequest
 from pulsar_relay.metrics import Latency
 from pulsar_relay.relay import Relay
@@ -111,11 +112,11 @@ class PublishEndpoints:
         key = idempotency_key(headers.get("idempotency-key"))
         caller = request.caller
         topic = caller.reach(message.topic, WRITE)
-        told = self._limiter.charge_now("publish", caller.counted_as)
-        if told is None:
-            told = await self._limiter.charge("publish", caller.counted_as)
+        verdict = self._limiter.charge_now("publish", caller.counted_as)
+        if verdict is None:
+            verdict = await self._limiter.charge("publish", caller.counted_as)
         published = await self._publisher.publish_all(caller, topic, [message], key)
-        return Answer(201, wire.json_text(published_json(published, caller)), told)
+        return Answer(201, wire.json_text(published_json(published, caller)), verdict=verdict)
 
     async def bulk(self, request: Request) -> Answer:
         headers = request.headers
@@ -127,7 +128,7 @@ class PublishEndpoints:
         )
         groups, answers = _by_topic(items, request.caller)
         cost = sum(len(indexes) for topic, indexes in groups.items() if topic not in answers)
-        told = await self._charge(request.caller, cost)
+        verdict = await self._charge(request.caller, cost)
         publishes = [
             self._publish(request.caller, topic, [items[index] for index in indexes], key)
             for topic, indexes in groups.items()
@@ -137,10 +138,11 @@ class PublishEndpoints:
         reached = [topic for topic in groups if topic not in answers]
         answers.update(zip(reached, published, strict=True))
         _refuse_what_to_repeat(answers, is_repeatable=key is not None)
-        return Answer(207, wire.json_text(_bulk_json(items, _outcomes(items, groups, answers))), told)
+        body = wire.json_text(_bulk_json(items, _outcomes(items, groups, answers)))
+        return Answer(207, body, verdict=verdict)
 
-    async def _charge(self, caller: Caller, cost: int) -> Mapping[str, str]:
-        return await self._limiter.charge("publish", caller.counted_as, cost) if cost else {}
+    async def _charge(self, caller: Caller, cost: int) -> Verdict:
+        return await self._limiter.charge("publish", caller.counted_as, cost) if cost else UNLIMITED
 
     async def _publish(
         self, caller: Caller, topic: str, requests: Sequence[Any], key: str | None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from functools import lru_cache
 from http import HTTPStatus
 
 from tornado.httputil import format_timestamp
 
 from pulsar_relay.errors import RelayError, render
+from pulsar_relay.limits.verdict import UNLIMITED
 from pulsar_relay.web.endpoint import Answer
 
 JOINED_BYTES = 64 * 1024
@@ -17,16 +19,20 @@ JOINED_BYTES = 64 * 1024
 
 def response(answer: Answer, *, closes: bool) -> tuple[bytes, ...]:
     """The response in pieces: one, or head and body."""
-    headers = [f"{name}: {value}\r\n" for name, value in answer.headers.items()] if answer.headers else ()
-    head = b"%b%bContent-Length: %d\r\n%b\r\n" % (
+    head = b"%b%b%bContent-Length: %d\r\n%b\r\n" % (
         _beginning(answer.status, int(time.time())),
-        "".join(headers).encode("latin-1"),
+        b"" if answer.verdict is UNLIMITED else answer.verdict.lines(),
+        _lines(answer.headers) if answer.headers else b"",
         len(answer.body),
         b"Connection: close\r\n" if closes else b"",
     )
     if len(answer.body) > JOINED_BYTES:
         return head, answer.body
     return (head + answer.body,)
+
+
+def _lines(headers: Mapping[str, str]) -> bytes:
+    return "".join([f"{name}: {value}\r\n" for name, value in headers.items()]).encode("latin-1")
 
 
 @lru_cache(maxsize=64)

@@ -251,7 +251,7 @@ class StreamHandler(ApiHandler):
         request = self._asked(caller)
         if not streams.relay.is_accepting:
             raise RelayError("shutting_down")
-        told = await self.limiter.charge("read", caller.counted_as)
+        told = (await self.limiter.charge("read", caller.counted_as)).headers
         seat = await self.limiter.take_connection(caller.counted_as)
         try:
             await self._begin(request, caller, seat, told)

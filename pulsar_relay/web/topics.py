@@ -212,7 +212,7 @@ class HistoryEndpoint:
         caller = request.caller
         topic = caller.reach(existing(request.argument), READ)
         query = self._reader.history_query(request.query)
-        told = await self._limiter.charge("read", caller.counted_as)
+        verdict = await self._limiter.charge("read", caller.counted_as)
         # A place that is no message id begins where the order begins, as it does for a poll.
         start = place(query.cursor) if query.cursor else None
         cursor = start if isinstance(start, MessageId) else None
@@ -225,5 +225,5 @@ class HistoryEndpoint:
         return Answer(
             200,
             wire.history_answer(items, total, limit, order, query.cursor, page.end, has_more=page.has_more),
-            told,
+            verdict=verdict,
         )
