@@ -104,6 +104,7 @@ class Load:
 
 def be_turned_away(relay: RelayProcess) -> None:
     """A wrong password, and a connection that a logout ends."""
+    until(lambda: requests.get(f"{relay.url}/ready", timeout=WAIT_SECONDS).ok, "there is an admin")
 
     def login(password: str) -> requests.Response:
         form = {"username": ADMIN, "password": password}
